@@ -1,0 +1,253 @@
+//! The snapshot area and the blob store: where bytes lie, and under which keys.
+//!
+//! Both hold write-once objects that nobody can reach before a row names them. Keys come from the enums here and are
+//! made of ids only; no text of a client ever becomes part of a path.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use uuid::Uuid;
+
+use crate::limits;
+
+/// Key of a snapshot file: unique to one attempt, so that no other attempt can ever write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotKey {
+    /// The job that wrote it.
+    pub job: Uuid,
+    /// Number of the attempt.
+    pub attempt: i32,
+    /// Token of the attempt.
+    pub token: Uuid,
+}
+
+impl SnapshotKey {
+    /// The key as it is stored: `snapshots/{job}/{attempt}-{token}.zip`.
+    pub fn text(&self) -> String {
+        format!("snapshots/{}/{}", self.job, self.file())
+    }
+
+    fn file(&self) -> String {
+        format!("{}-{}.zip", self.attempt, self.token.simple())
+    }
+
+    /// Reads a key, or the name of its part file; nothing when the text is neither.
+    pub fn parse(job_directory: &str, file: &str) -> Option<Self> {
+        let file = file.strip_prefix('.').and_then(|f| f.strip_suffix(".part")).unwrap_or(file);
+        let (attempt, token) = file.strip_suffix(".zip")?.split_once('-')?;
+        Some(Self {
+            job: Uuid::try_parse(job_directory).ok()?,
+            attempt: attempt.parse().ok()?,
+            token: Uuid::try_parse(token).ok()?,
+        })
+    }
+}
+
+/// Key of file contents: `blobs/{first two digits}/{id}`.
+pub fn blob_key(id: Uuid) -> ObjectPath {
+    let id = id.simple().to_string();
+    ObjectPath::from(format!("blobs/{}/{id}", &id[..2]))
+}
+
+/// A stream of pieces.
+pub type Pieces = BoxStream<'static, Result<Bytes, object_store::Error>>;
+
+/// The snapshot area below one directory.
+#[derive(Debug, Clone)]
+pub struct SnapshotArea {
+    root: PathBuf,
+    reserve: u64,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl SnapshotArea {
+    /// Opens the area, making its directory when it is not there. `reserve` is in bytes.
+    pub fn open(root: &Path, reserve: u64) -> io::Result<Self> {
+        make_directory(&root.join("snapshots"))?;
+        let store = LocalFileSystem::new_with_prefix(root).map_err(io::Error::other)?;
+        Ok(Self { root: root.to_owned(), reserve, store: Arc::new(store) })
+    }
+
+    /// Opens the area for reading only; nothing is made.
+    pub fn open_read_only(root: &Path) -> io::Result<Self> {
+        let store = LocalFileSystem::new_with_prefix(root).map_err(io::Error::other)?;
+        Ok(Self { root: root.to_owned(), reserve: 0, store: Arc::new(store) })
+    }
+
+    /// Free bytes above the reserve on the area's volume.
+    pub fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.root)?;
+        Ok((stat.f_bavail * stat.f_frsize).saturating_sub(self.reserve))
+    }
+
+    /// Creates the part file of a key: beside its final place, for its owner only, and never over something else.
+    pub fn create_part(&self, key: &SnapshotKey) -> io::Result<Part> {
+        let directory = self.root.join("snapshots").join(key.job.to_string());
+        make_directory(&directory)?;
+        let part = directory.join(format!(".{}.part", key.file()));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+            .open(&part)?;
+        Ok(Part { part, finished: directory.join(key.file()), file: Some(file) })
+    }
+
+    /// Streams the bytes of a snapshot, or a range of them, with a bounded wait for the opening.
+    pub async fn read(&self, key: &str, range: Option<std::ops::Range<u64>>) -> Result<Pieces, object_store::Error> {
+        read(&self.store, &ObjectPath::from(key), range).await
+    }
+
+    /// Directory of all job directories, for the sweeper.
+    pub fn snapshots_directory(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+}
+
+/// A snapshot file that is being written. Dropped before [`Part::publish`], it is removed.
+#[derive(Debug)]
+pub struct Part {
+    part: PathBuf,
+    finished: PathBuf,
+    file: Option<File>,
+}
+
+impl Part {
+    /// Returns a handle for writing.
+    pub fn writer(&self) -> io::Result<File> {
+        self.file.as_ref().ok_or_else(|| io::Error::other("the part file is closed"))?.try_clone()
+    }
+
+    /// Opens the file anew, for reading back what is really there.
+    pub fn reopen(&self) -> io::Result<File> {
+        File::open(&self.part)
+    }
+
+    /// Makes the bytes durable, gives the file its final name and makes the name durable.
+    ///
+    /// # Errors
+    /// Any error means that this attempt has failed. A failed `fsync` is never repeated: the second one may report
+    /// success for pages that the kernel has dropped.
+    pub fn publish(mut self) -> io::Result<()> {
+        let file = self.file.take().ok_or_else(|| io::Error::other("the part file is closed"))?;
+        if let Err(error) = file.sync_all() {
+            let _ = std::fs::remove_file(&self.part);
+            return Err(error);
+        }
+        drop(file);
+        if let Err(error) = std::fs::rename(&self.part, &self.finished) {
+            let _ = std::fs::remove_file(&self.part);
+            return Err(error);
+        }
+        let directory = self.finished.parent().ok_or_else(|| io::Error::other("a key without directory"))?;
+        sync_directory(directory)?;
+        // The job's directory may be new: its own name must last as well.
+        directory.parent().map_or(Ok(()), sync_directory)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.file.take().is_some()
+            && let Err(error) = std::fs::remove_file(&self.part)
+        {
+            tracing::warn!(%error, "cannot remove a part file, leaving it to the sweeper");
+        }
+    }
+}
+
+/// The blob store below one directory.
+#[derive(Debug, Clone)]
+pub struct BlobStore {
+    root: PathBuf,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl BlobStore {
+    /// Opens the store, making its directory when it is not there.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        make_directory(&root.join("blobs"))?;
+        let store = LocalFileSystem::new_with_prefix(root).map_err(io::Error::other)?.with_fsync(true);
+        Ok(Self { root: root.to_owned(), store: Arc::new(store) })
+    }
+
+    /// Streams the bytes of a blob, with a bounded wait for the opening.
+    pub async fn read(&self, id: Uuid) -> Result<Pieces, object_store::Error> {
+        read(&self.store, &blob_key(id), None).await
+    }
+
+    /// The store itself, for writing under [`blob_key`].
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// Removes a blob that no row names. Absent is fine.
+    pub async fn remove(&self, id: Uuid) -> Result<(), object_store::Error> {
+        match self.store.delete(&blob_key(id)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Directory of all blobs, for the sweeper.
+    pub fn blobs_directory(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+}
+
+async fn read(
+    store: &Arc<dyn ObjectStore>,
+    key: &ObjectPath,
+    range: Option<std::ops::Range<u64>>,
+) -> Result<Pieces, object_store::Error> {
+    let options = GetOptions { range: range.map(GetRange::Bounded), ..Default::default() };
+    let opening = tokio::time::timeout(limits::BLOB_OPEN, store.get_opts(key, options));
+    let result = opening.await.map_err(|_| timed_out())??;
+    Ok(result.into_stream().boxed())
+}
+
+/// Bounds the wait for the next piece of a stream.
+pub async fn next_piece(pieces: &mut Pieces) -> Result<Option<Bytes>, object_store::Error> {
+    tokio::time::timeout(limits::READ_STALL, pieces.try_next()).await.map_err(|_| timed_out())?
+}
+
+fn timed_out() -> object_store::Error {
+    object_store::Error::Generic { store: "area", source: Box::new(io::Error::from(io::ErrorKind::TimedOut)) }
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_can_be_read_back_and_nothing_else_can() {
+        let key = SnapshotKey { job: Uuid::from_u128(1), attempt: 3, token: Uuid::from_u128(2) };
+        let text = key.text();
+        let (directory, file) = text.strip_prefix("snapshots/").and_then(|t| t.split_once('/')).expect("two names");
+        assert_eq!(SnapshotKey::parse(directory, file), Some(key.clone()));
+        assert_eq!(SnapshotKey::parse(directory, &format!(".{file}.part")), Some(key));
+        for bad in ["", "a.zip", "1.zip", "1-x.zip", "x"] {
+            assert_eq!(SnapshotKey::parse(directory, bad), None, "{bad}");
+        }
+        assert_eq!(SnapshotKey::parse("lost+found", file), None);
+    }
+}

@@ -1,0 +1,199 @@
+//! Ringing workers: a supervised connection that publishes doorbells with confirms.
+//!
+//! A doorbell is a hint. Nothing waits for it and nothing is lost with it: the job row is the outbox, and the relay
+//! (see [`crate::housekeeping`]) rings again until somebody claims the job.
+
+use std::time::Duration;
+
+use lapin::message::BasicReturnMessage;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use secrecy::ExposeSecret;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::error_chain::Chain;
+use crate::limits;
+use crate::message::Doorbell;
+use crate::settings::BrokerSettings;
+use crate::topology::{ROUTING_KEY, Topology};
+
+/// Rings for jobs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ringer(mpsc::Sender<Uuid>);
+
+impl Ringer {
+    /// Asks for a doorbell and returns at once. When too many wait already this one is dropped: the relay rings again.
+    pub fn ring(&self, job: Uuid) {
+        if self.0.try_send(job).is_err() {
+            tracing::debug!(job.id = %job, "too many doorbells wait, leaving this one to the relay");
+        }
+    }
+}
+
+/// Starts the publishing task on a connection of its own (a broker that is short of memory blocks publishing
+/// connections whole, acknowledgements included). The task ends when all ringers are gone.
+pub fn start(settings: BrokerSettings, service: &'static str) -> (Ringer, tokio::task::JoinHandle<()>) {
+    let (sender, receiver) = mpsc::channel(limits::DOORBELL_BACKLOG);
+    (Ringer(sender), tokio::spawn(supervise(settings, service, receiver)))
+}
+
+/// Connects for ever, with growing pauses. lapin's own recovery is off: it gives up, and it hides what was lost.
+async fn supervise(settings: BrokerSettings, service: &'static str, mut jobs: mpsc::Receiver<Uuid>) {
+    let topology = Topology::new(&settings.prefix);
+    let mut pause = Pause::new();
+    let mut failing = false;
+    loop {
+        match open(&settings, service, &topology).await {
+            Ok((connection, channel)) => {
+                tracing::info!(recovered = failing, "connected to the broker for publishing");
+                pause.reset();
+                match publish_all(&connection, &channel, &topology, &mut jobs).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(error = %Chain(&error), "lost the broker connection for publishing"),
+                }
+            }
+            Err(error) if failing => tracing::debug!(error = %Chain(&error), "broker still unreachable"),
+            Err(error) => tracing::warn!(error = %Chain(&error), "cannot reach the broker, workers poll meanwhile"),
+        }
+        failing = true;
+        // Doorbells of the meantime are the relay's: kept here they would all ring at once, late.
+        let until = tokio::time::Instant::now() + pause.next();
+        loop {
+            match tokio::time::timeout_at(until, jobs.recv()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+async fn publish_all(
+    connection: &Connection,
+    channel: &Channel,
+    topology: &Topology,
+    jobs: &mut mpsc::Receiver<Uuid>,
+) -> Result<(), BrokerError> {
+    let mut check = tokio::time::interval(limits::PUBLISH);
+    loop {
+        let job = tokio::select! {
+            // Both branches are cancel-safe.
+            job = jobs.recv() => job,
+            _ = check.tick() => {
+                if !connection.status().connected() {
+                    return Err(BrokerError::Closed);
+                }
+                continue;
+            }
+        };
+        match job {
+            None => return Ok(()),
+            Some(job) => publish(channel, topology, job).await?,
+        }
+    }
+}
+
+/// Publishes one doorbell and waits for the broker's word. One at a time: returned messages are matched in order.
+async fn publish(channel: &Channel, topology: &Topology, job: Uuid) -> Result<(), BrokerError> {
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+    let properties = BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type("application/json".into())
+        .with_message_id(job.to_string().into());
+    let body = Doorbell::for_job(job).encode();
+    let sending = async {
+        let exchange = topology.exchange.as_str().into();
+        channel.basic_publish(exchange, ROUTING_KEY.into(), options, &body, properties).await?.await
+    };
+    // A publish that timed out may still arrive: unknown, and harmless.
+    let confirmation = tokio::time::timeout(limits::PUBLISH, sending).await.map_err(|_| BrokerError::Timeout)??;
+    match confirmation {
+        Confirmation::Ack(None) => {
+            tracing::debug!(job.id = %job, "rang");
+            Ok(())
+        }
+        Confirmation::Ack(Some(returned)) => Err(BrokerError::Returned(reason(&returned))),
+        Confirmation::Nack(_) => {
+            tracing::warn!(job.id = %job, "the broker's queue is full, the relay rings again");
+            Ok(())
+        }
+        Confirmation::NotRequested => Err(BrokerError::NoConfirms),
+    }
+}
+
+fn reason(returned: &BasicReturnMessage) -> String {
+    returned.reply_text.to_string()
+}
+
+async fn open(
+    settings: &BrokerSettings,
+    service: &str,
+    topology: &Topology,
+) -> Result<(Connection, Channel), BrokerError> {
+    let connection = connect(settings, &format!("{service} publisher")).await?;
+    let channel = connection.create_channel().await?;
+    topology.declare(&channel).await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok((connection, channel))
+}
+
+/// Opens a broker connection under a name that operators see.
+///
+/// # Errors
+/// When the broker does not answer within [`limits::BROKER_CONNECT`] or refuses.
+pub async fn connect(settings: &BrokerSettings, name: &str) -> Result<Connection, BrokerError> {
+    let properties = ConnectionProperties::default().with_connection_name(name.to_owned().into());
+    let connecting = Connection::connect(settings.url.expose_secret(), properties);
+    Ok(tokio::time::timeout(limits::BROKER_CONNECT, connecting).await.map_err(|_| BrokerError::Timeout)??)
+}
+
+/// What goes wrong with the broker. Never shown to clients.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// No answer in time.
+    #[error("the broker did not answer in time")]
+    Timeout,
+    /// The connection or the consumer is gone.
+    #[error("the broker closed the connection")]
+    Closed,
+    /// No queue is bound: nobody got the message.
+    #[error("the broker returned the message: {0}")]
+    Returned(String),
+    /// Confirms are off; a fault of this program.
+    #[error("confirms were not requested")]
+    NoConfirms,
+    /// The client library's word.
+    #[error("broker")]
+    Lapin(#[from] lapin::Error),
+}
+
+/// Pauses between attempts to connect: doubled each time, full jitter.
+#[derive(Debug)]
+pub struct Pause(Duration);
+
+impl Pause {
+    /// Starts with the shortest pause.
+    pub fn new() -> Self {
+        Self(limits::BROKER_BACKOFF.0)
+    }
+
+    /// Back to the shortest pause.
+    pub fn reset(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Returns how long to wait now.
+    pub fn next(&mut self) -> Duration {
+        let (shortest, longest) = limits::BROKER_BACKOFF;
+        let pause = shortest.max(self.0.mul_f64(fastrand::f64()));
+        self.0 = (self.0 * 2).min(longest);
+        pause
+    }
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,160 @@
+//! Jobs: states, progress, and the decisions about them that need no database.
+
+use std::time::Duration;
+
+use crate::limits;
+
+/// States of a job, as stored. See `reliability` in ARCHITECTURE.md for the transitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobState {
+    /// Waits for a worker, also between two attempts.
+    Queued,
+    /// A worker holds the lease.
+    Running,
+    /// Final: `NAME.zip` is listed.
+    Succeeded,
+    /// Final: `NAME.error` is listed.
+    Failed,
+    /// Final on request: `NAME.error` is listed.
+    Cancelled,
+}
+
+impl JobState {
+    /// All states.
+    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// The state's name in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Returns the state of a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// Tells whether no transition leads out of this state.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Queued | Self::Running => false,
+            Self::Succeeded | Self::Failed | Self::Cancelled => true,
+        }
+    }
+}
+
+/// What an attempt has written, and what it will have to write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Written so far.
+    pub done: Amount,
+    /// In the cell; nothing before it has been counted.
+    pub total: Option<Amount>,
+}
+
+/// An amount of work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Documents.
+    pub documents: u64,
+    /// File contents.
+    pub files: u64,
+    /// Uncompressed bytes; in a total, the bytes of file contents.
+    pub bytes: u64,
+}
+
+impl Progress {
+    /// Documents and files written, in percent of those in the cell, rounded down and never 100: only
+    /// a listed file is finished.
+    pub fn percent(&self) -> u8 {
+        let done = self.done.documents + self.done.files;
+        match self.total.map(|t| t.documents + t.files) {
+            None | Some(0) => 0,
+            Some(total) => (u128::from(done) * 100 / u128::from(total)).min(99) as u8,
+        }
+    }
+}
+
+/// What the reaper does with a job whose lease or deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaping {
+    /// Somebody asked for it: final, cancelled.
+    Cancel,
+    /// Its time is up: final, failed.
+    PastDeadline,
+    /// It was interrupted too often: final, failed.
+    OutOfStrikes,
+    /// Back to the queue with one strike more, after a pause.
+    Requeue(Duration),
+}
+
+impl Reaping {
+    /// Decides. `past_deadline` is the database's word; `strikes` are those before this one.
+    pub fn decide(cancel_requested: bool, past_deadline: bool, strikes: i32, max_strikes: i32) -> Self {
+        if cancel_requested {
+            Self::Cancel
+        } else if past_deadline {
+            Self::PastDeadline
+        } else if strikes + 1 >= max_strikes {
+            Self::OutOfStrikes
+        } else {
+            Self::Requeue(Duration::from_secs(1 << strikes.clamp(0, 6)))
+        }
+    }
+}
+
+/// Pause after the `strikes`-th failure: [`limits::BACKOFF`] doubled each time, full jitter, bounded.
+pub fn backoff(strikes: i32) -> Duration {
+    let longest = limits::BACKOFF.saturating_mul(1 << strikes.clamp(0, 16)).min(limits::BACKOFF_MAX);
+    longest.mul_f64(fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_never_reaches_a_hundred() {
+        let amount = |documents, files| Amount { documents, files, bytes: 0 };
+        for (done, total, expected) in [
+            (amount(0, 0), None, 0),
+            (amount(5, 5), None, 0),
+            (amount(0, 0), Some(amount(0, 0)), 0),
+            (amount(1, 0), Some(amount(2, 1)), 33),
+            (amount(2, 1), Some(amount(2, 1)), 99),
+            (amount(9, 9), Some(amount(2, 1)), 99),
+            (amount(u64::MAX / 2, 0), Some(amount(u64::MAX / 2, 1)), 99),
+        ] {
+            assert_eq!(Progress { done, total }.percent(), expected, "{done:?} of {total:?}");
+        }
+    }
+
+    #[test]
+    fn reaping_prefers_the_users_wish_then_the_clock_then_the_budget() {
+        assert_eq!(Reaping::decide(true, true, 9, 4), Reaping::Cancel);
+        assert_eq!(Reaping::decide(false, true, 0, 4), Reaping::PastDeadline);
+        assert_eq!(Reaping::decide(false, false, 3, 4), Reaping::OutOfStrikes);
+        assert_eq!(Reaping::decide(false, false, 2, 4), Reaping::Requeue(Duration::from_secs(4)));
+        assert_eq!(Reaping::decide(false, false, 0, 1), Reaping::OutOfStrikes);
+    }
+
+    #[test]
+    fn backoff_is_bounded() {
+        for strikes in [0, 3, 30, i32::MAX] {
+            assert!(backoff(strikes) <= limits::BACKOFF_MAX);
+        }
+    }
+
+    #[test]
+    fn states_have_names_and_three_are_final() {
+        for state in JobState::ALL {
+            assert_eq!(JobState::parse(state.name()), Some(state));
+        }
+        assert_eq!(JobState::ALL.iter().filter(|s| s.is_final()).count(), 3);
+    }
+}

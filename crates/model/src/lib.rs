@@ -1,0 +1,28 @@
+//! What the services of cell-export must agree on.
+//!
+//! If changing a thing on one side only would break the other side, it belongs here; otherwise it does not.
+//! The core (names, states, codes, formats) compiles without any I/O; what talks to PostgreSQL, RabbitMQ and
+//! the storage sits behind the features `postgres`, `amqp` and `area`. Nothing here speaks HTTP or reads the
+//! documents and files of a cell.
+
+pub mod cell;
+pub mod error_chain;
+pub mod error_code;
+pub mod job;
+pub mod layout;
+pub mod limits;
+pub mod message;
+pub mod settings;
+pub mod snapshot_name;
+pub mod status_report;
+
+#[cfg(feature = "area")]
+pub mod area;
+#[cfg(feature = "amqp")]
+pub mod doorbell;
+#[cfg(feature = "postgres")]
+pub mod housekeeping;
+#[cfg(feature = "postgres")]
+pub mod store;
+#[cfg(feature = "amqp")]
+pub mod topology;

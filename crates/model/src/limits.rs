@@ -1,0 +1,123 @@
+//! Every limit and every wait of the services, in one place.
+//!
+//! Sizes are bytes unless the name says otherwise. What an operator may change is a setting whose default
+//! stands here (see [`crate::settings`]).
+
+use std::time::Duration;
+
+/// A worker is taken for dead this long after its last heartbeat: five missed beats are tolerated.
+pub const LEASE: Duration = Duration::from_secs(60);
+/// How often a worker renews its lease and reports progress.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often an idle slot looks for work by itself, so that a silent broker costs latency only.
+pub const POLL: Duration = Duration::from_secs(5);
+/// How often each process looks for leases that ran out.
+pub const REAP: Duration = Duration::from_secs(10);
+/// How often each process looks for queued jobs whose doorbell is due.
+pub const RELAY: Duration = Duration::from_secs(2);
+/// How often a worker looks for files that no row names.
+pub const SWEEP: Duration = Duration::from_secs(3600);
+/// Files younger than this are never swept.
+pub const SWEEP_AGE: Duration = Duration::from_secs(3600);
+/// Blobs without a row are swept after this: longer than any load may take.
+pub const SWEEP_BLOB_AGE: Duration = Duration::from_secs(24 * 3600);
+/// An attempt whose counters stand still for this long is given up.
+pub const STALL: Duration = Duration::from_secs(600);
+/// A job is not tried after this.
+pub const DEADLINE: Duration = Duration::from_secs(24 * 3600);
+/// First back-off after a transient failure; doubles with each strike, with full jitter.
+pub const BACKOFF: Duration = Duration::from_secs(5);
+/// Longest back-off.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(600);
+/// Pause between two attempts while the disk is full.
+pub const DISK_FULL_PAUSE: Duration = Duration::from_secs(60);
+/// How long a worker may go on with a running export after SIGTERM.
+pub const DRAIN: Duration = Duration::from_secs(25);
+/// How long a cancelled attempt may take to stop its threads.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// A control statement of a worker, or any statement of the api, is cut off by the server after this.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wait for a row lock.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A transaction that does nothing for this long is ended by the server.
+pub const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// Reading one cell's documents.
+pub const READ_STATEMENT_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
+/// Opening a connection to the database, or getting one from a pool. The api answers 503 within 2 s.
+pub const DATABASE_CONNECT: Duration = Duration::from_millis(1500);
+/// Everything one request may wait for the database.
+pub const DATABASE_ANSWER: Duration = Duration::from_millis(1900);
+/// Opening a dedicated connection for an export.
+pub const READ_CONNECT: Duration = Duration::from_secs(10);
+
+/// Opening a connection to the broker.
+pub const BROKER_CONNECT: Duration = Duration::from_secs(5);
+/// A publish without its confirm counts as unknown after this.
+pub const PUBLISH: Duration = Duration::from_secs(5);
+/// Shortest and longest pause before a lost broker connection is opened again.
+pub const BROKER_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Doorbells waiting in one process; what does not fit is rung by the relay.
+pub const DOORBELL_BACKLOG: usize = 1024;
+/// Jobs the relay takes at once, and jobs one reaping looks at.
+pub const BATCH: i64 = 100;
+/// A longer message is refused unread.
+pub const MESSAGE_BYTES: usize = 1024;
+
+/// Opening a blob.
+pub const BLOB_OPEN: Duration = Duration::from_secs(10);
+/// The next piece of a blob, or of a document stream.
+pub const READ_STALL: Duration = Duration::from_secs(60);
+
+/// Free space below which a snapshot area takes no new snapshot and a running one is given up.
+pub const DISK_RESERVE: u64 = 1 << 30;
+/// How much is written between two looks at the free space, and between two flushes to disk.
+pub const FLUSH_BYTES: u64 = 64 << 20;
+
+/// Snapshot files per cell.
+pub const SNAPSHOTS_PER_CELL: i64 = 1024;
+/// JSON bodies of requests.
+pub const JSON_BODY: usize = 4 << 10;
+/// XML bodies of PROPFIND.
+pub const XML_BODY: usize = 64 << 10;
+/// Nesting of an XML body.
+pub const XML_DEPTH: usize = 32;
+/// Elements of an XML body.
+pub const XML_ELEMENTS: usize = 1000;
+/// The next piece of a request body.
+pub const BODY_IDLE: Duration = Duration::from_secs(15);
+/// A whole request body (JSON or XML).
+pub const BODY_TOTAL: Duration = Duration::from_secs(30);
+/// Ranges answered in one response; a request for more gets the whole file.
+pub const RANGES: usize = 16;
+
+/// Entries of a snapshot that is loaded.
+pub const ENTRIES: u64 = 1_000_000;
+/// Central directory of a snapshot that is loaded.
+pub const CENTRAL_DIRECTORY: u64 = 256 << 20;
+/// Length of an entry name.
+pub const ENTRY_NAME: usize = 1024;
+/// Names in an entry's path.
+pub const ENTRY_SEGMENTS: usize = 64;
+/// Length of one name in an entry's path, in bytes of UTF-8 (255 UTF-16 units can take three bytes each).
+pub const ENTRY_SEGMENT: usize = 765;
+/// Sum of all uncompressed contents of a snapshot that is loaded.
+pub const UNCOMPRESSED_TOTAL: u64 = 100 << 30;
+/// Uncompressed bytes per byte of the file, beyond [`UNCOMPRESSED_SLACK`].
+pub const UNCOMPRESSED_FACTOR: u64 = 20;
+/// See [`UNCOMPRESSED_FACTOR`].
+pub const UNCOMPRESSED_SLACK: u64 = 1 << 30;
+/// Uncompressed bytes per compressed byte of one entry, beyond [`RATIO_FREE`].
+pub const RATIO: u64 = 200;
+/// See [`RATIO`].
+pub const RATIO_FREE: u64 = 10 << 20;
+/// The manifest, the cell document and the integrity entry's siblings: small JSON documents.
+pub const SMALL_JSON: u64 = 64 << 10;
+/// One `.pmeta`.
+pub const PMETA: u64 = 1 << 20;
+/// One document.
+pub const DOCUMENT: usize = 16 << 20;
+/// Nesting of any JSON document.
+pub const JSON_DEPTH: usize = 32;
+/// Characters of an error text in an error file.
+pub const ERROR_TEXT: usize = 500;

@@ -1,0 +1,677 @@
+//! Every statement that creates, moves or reads a job. Nothing else in the services changes a job.
+//!
+//! One function per transition. Each states its precondition in `WHERE` (state, attempt, owner), does its work in one
+//! transaction, and counts what it changed; the guard trigger and the constraints of the migrations hold behind it.
+//! Transactions are begun here because a transition *is* a transaction; none of them waits for anything but the
+//! database. All times are the database's.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::cell::CellId;
+use crate::error_code::{ErrorBody, ErrorCode};
+use crate::job::{Amount, JobState, Progress, Reaping};
+use crate::limits;
+use crate::snapshot_name::SnapshotName;
+
+/// Why a request for an export was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// Another job of the cell is active.
+    #[error("the cell has an active job")]
+    CellBusy,
+    /// `NAME.zip` exists, or another job is making it.
+    #[error("the snapshot name is taken")]
+    NameTaken,
+    /// The cell holds as many snapshots as it may.
+    #[error("the cell has too many snapshots")]
+    TooMany,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What proves that an attempt still owns its job: the number and the random token of its claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The job.
+    pub job: Uuid,
+    /// Number of the attempt.
+    pub attempt: i32,
+    /// Token of the claim.
+    pub owner: String,
+}
+
+/// A job that was claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// What later statements must show.
+    pub fence: Fence,
+    /// The cell to export.
+    pub cell_id: CellId,
+    /// The cell's name, while it exists.
+    pub cell_name: Option<String>,
+    /// Name of the snapshot.
+    pub name: SnapshotName,
+    /// Strikes so far.
+    pub strikes: i32,
+}
+
+/// A finished snapshot file, complete and durable under a key no other attempt can have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishedBlob {
+    /// Key in the snapshot area.
+    pub key: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// SHA-256.
+    pub sha256: [u8; 32],
+}
+
+/// What a heartbeat learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// Somebody asked for the job to be cancelled.
+    pub cancel: bool,
+    /// The job's time is up.
+    pub past_deadline: bool,
+}
+
+/// What became of an attempt that was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requeued {
+    /// It will be tried again.
+    Queued,
+    /// The budget is used up; the job must fail.
+    OutOfStrikes,
+    /// The attempt no longer owned the job.
+    Lost,
+}
+
+/// What became of a request to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelling {
+    /// It had not started and is cancelled.
+    Cancelled,
+    /// It runs; its worker will stop.
+    Requested,
+    /// It was final before.
+    AlreadyFinal(JobState),
+    /// There is no such job.
+    Unknown,
+}
+
+/// A job as clients and doubting workers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobView {
+    /// The job.
+    pub id: Uuid,
+    /// Its state.
+    pub state: JobState,
+    /// Attempts so far.
+    pub attempt: i32,
+    /// Token of the attempt that runs.
+    pub lease_owner: Option<String>,
+    /// Name of the snapshot.
+    pub name: SnapshotName,
+    /// When it was accepted.
+    pub accepted_at: DateTime<Utc>,
+    /// How far the current attempt is.
+    pub progress: Progress,
+    /// Key of the finished zip.
+    pub blob_key: Option<String>,
+}
+
+/// T1: accepts an export. Answer 202 only after this returned `Ok`.
+///
+/// The unique indexes decide: one active job per cell, one file per name. An old `NAME.error` gives way.
+///
+/// # Errors
+/// [`AcceptError`]; nothing is stored then.
+pub async fn accept(
+    connection: &mut PgConnection,
+    id: Uuid,
+    cell: &CellId,
+    name: &SnapshotName,
+    deadline: Duration,
+    max_strikes: i32,
+) -> Result<(), AcceptError> {
+    let mut tx = connection.begin().await.map_err(StoreError::doing("begin to accept a job"))?;
+    let inserted = sqlx::query!(
+        r#"
+        INSERT INTO job (id, cell_id, name, deadline_at, max_strikes)
+        VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), $5)
+        "#,
+        id,
+        cell.as_str(),
+        name.as_str(),
+        deadline.as_secs_f64(),
+        max_strikes
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(StoreError::doing("insert a job"));
+    if let Err(error) = inserted {
+        return Err(match error.constraint() {
+            Some("job_one_active_per_cell") => AcceptError::CellBusy,
+            _ => AcceptError::Store(error),
+        });
+    }
+    let reserved = sqlx::query!(
+        r#"
+        INSERT INTO snapshot_entry (cell_id, base_name, kind, job_id)
+        VALUES ($1, $2, 'pending', $3)
+        ON CONFLICT (cell_id, base_name) DO UPDATE
+          SET kind = 'pending', job_id = excluded.job_id, body = NULL, version = 1,
+              created_at = clock_timestamp(), modified_at = clock_timestamp()
+          WHERE snapshot_entry.kind = 'error'
+        "#,
+        cell.as_str(),
+        name.as_str(),
+        id
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(StoreError::doing("reserve a snapshot name"))?;
+    if reserved.rows_affected() != 1 {
+        return Err(AcceptError::NameTaken);
+    }
+    let files =
+        sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM snapshot_entry WHERE cell_id = $1"#, cell.as_str())
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(StoreError::doing("count snapshots"))?;
+    if files > limits::SNAPSHOTS_PER_CELL {
+        return Err(AcceptError::TooMany);
+    }
+    tx.commit().await.map_err(StoreError::doing("commit an accepted job"))?;
+    Ok(())
+}
+
+/// T2: takes queued jobs whose doorbell is due and sets the next due time, *then* the caller rings.
+/// A ring that gets lost is repeated: 15 s, doubled each time, at most 10 min.
+pub async fn due(connection: &mut PgConnection, limit: i64) -> Result<Vec<Uuid>, StoreError> {
+    sqlx::query_scalar!(
+        r#"
+        UPDATE job j
+        SET dispatch_at = clock_timestamp()
+              + least(interval '15 seconds' * power(2, least(j.dispatches, 6)), interval '10 minutes'),
+            dispatches = j.dispatches + 1
+        FROM (
+          SELECT id FROM job
+          WHERE state = 'queued' AND dispatch_at <= clock_timestamp() AND available_at <= clock_timestamp()
+          ORDER BY dispatch_at
+          LIMIT $1
+          FOR UPDATE SKIP LOCKED
+        ) d
+        WHERE j.id = d.id
+        RETURNING j.id
+        "#,
+        limit
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(StoreError::doing("take due doorbells"))
+}
+
+/// T3: claims one queued job: the one a doorbell named, or any. `owner` must be new for every call.
+pub async fn claim(
+    connection: &mut PgConnection,
+    id: Option<Uuid>,
+    owner: &str,
+    lease: Duration,
+) -> Result<Option<Claim>, StoreError> {
+    let row = sqlx::query!(
+        r#"
+        UPDATE job j
+        SET state = 'running', attempt = j.attempt + 1, lease_owner = $2,
+            lease_until = clock_timestamp() + make_interval(secs => $3),
+            started_at = coalesce(j.started_at, clock_timestamp()), progress_at = clock_timestamp(),
+            done_documents = 0, done_files = 0, done_bytes = 0
+        FROM (
+          SELECT id FROM job
+          WHERE state = 'queued' AND ($1::uuid IS NULL OR id = $1)
+            AND available_at <= clock_timestamp() AND deadline_at > clock_timestamp() AND NOT cancel_requested
+          ORDER BY available_at, accepted_at
+          LIMIT 1
+          FOR UPDATE SKIP LOCKED
+        ) c
+        WHERE j.id = c.id
+        RETURNING j.id, j.attempt, j.cell_id, j.name, j.strikes,
+                  (SELECT cell.name FROM cell WHERE cell.id = j.cell_id) AS cell_name
+        "#,
+        id,
+        owner,
+        lease.as_secs_f64()
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::doing("claim a job"))?;
+    row.map(|row| {
+        let corrupt = |column| StoreError::Corrupt { table: "job", column, row: row.id.to_string() };
+        Ok(Claim {
+            cell_id: CellId::parse(&row.cell_id).ok_or_else(|| corrupt("cell_id"))?,
+            name: SnapshotName::parse(&row.name).ok_or_else(|| corrupt("name"))?,
+            fence: Fence { job: row.id, attempt: row.attempt, owner: owner.to_owned() },
+            cell_name: row.cell_name,
+            strikes: row.strikes,
+        })
+    })
+    .transpose()
+}
+
+/// T4: renews the lease, reports progress, reads the cancel flag. Nothing means: the job is lost, stop at once.
+///
+/// A lease that ran out but was not reaped is renewed too.
+pub async fn beat(
+    connection: &mut PgConnection,
+    fence: &Fence,
+    lease: Duration,
+    progress: &Progress,
+) -> Result<Option<Beat>, StoreError> {
+    let row = sqlx::query!(
+        r#"
+        UPDATE job
+        SET lease_until = clock_timestamp() + make_interval(secs => $4),
+            progress_at = CASE WHEN ($5, $6, $7) IS DISTINCT FROM (done_documents, done_files, done_bytes)
+                               THEN clock_timestamp() ELSE progress_at END,
+            done_documents = greatest(done_documents, $5),
+            done_files = greatest(done_files, $6),
+            done_bytes = greatest(done_bytes, $7),
+            total_documents = $8, total_files = $9, total_bytes = $10
+        WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
+        RETURNING cancel_requested, clock_timestamp() > deadline_at AS "past_deadline!"
+        "#,
+        fence.job,
+        fence.attempt,
+        fence.owner,
+        lease.as_secs_f64(),
+        progress.done.documents as i64,
+        progress.done.files as i64,
+        progress.done.bytes as i64,
+        progress.total.map(|t| t.documents as i64),
+        progress.total.map(|t| t.files as i64),
+        progress.total.map(|t| t.bytes as i64),
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::doing("renew a lease"))?;
+    Ok(row.map(|row| Beat { cancel: row.cancel_requested, past_deadline: row.past_deadline }))
+}
+
+/// T5: makes the finished zip visible. `false`: the attempt no longer owns the job, or the job was cancelled;
+/// read the row ([`find`]) before deciding anything.
+pub async fn succeed(connection: &mut PgConnection, fence: &Fence, blob: &FinishedBlob) -> Result<bool, StoreError> {
+    let mut tx = connection.begin().await.map_err(StoreError::doing("begin to finish a job"))?;
+    let finished = sqlx::query!(
+        r#"
+        UPDATE job
+        SET state = 'succeeded', blob_key = $4, blob_size = $5, blob_sha256 = $6, finished_at = clock_timestamp(),
+            lease_owner = NULL, lease_until = NULL,
+            done_documents = coalesce(total_documents, done_documents), done_files = coalesce(total_files, done_files)
+        WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3 AND NOT cancel_requested
+        "#,
+        fence.job,
+        fence.attempt,
+        fence.owner,
+        blob.key,
+        blob.size as i64,
+        &blob.sha256[..]
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(StoreError::doing("finish a job"))?;
+    if finished.rows_affected() != 1 {
+        return Ok(false);
+    }
+    let shown = sqlx::query!(
+        r#"
+        UPDATE snapshot_entry
+        SET kind = 'zip', blob_key = $2, size = $3, sha256 = $4, version = 1,
+            created_at = clock_timestamp(), modified_at = clock_timestamp()
+        WHERE job_id = $1 AND kind = 'pending'
+        "#,
+        fence.job,
+        blob.key,
+        blob.size as i64,
+        &blob.sha256[..]
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(StoreError::doing("show a snapshot"))?;
+    if shown.rows_affected() != 1 {
+        // Dropping the transaction rolls the job back too.
+        return Err(StoreError::Corrupt { table: "snapshot_entry", column: "job_id", row: fence.job.to_string() });
+    }
+    tx.commit().await.map_err(StoreError::doing("commit a finished job"))?;
+    Ok(true)
+}
+
+/// T6: ends a running job for good. `state` is failed or cancelled. `false`: the attempt no longer owns the job.
+pub async fn fail(
+    connection: &mut PgConnection,
+    fence: &Fence,
+    state: JobState,
+    error: &ErrorBody,
+) -> Result<bool, StoreError> {
+    let mut tx = connection.begin().await.map_err(StoreError::doing("begin to fail a job"))?;
+    let error = error.clone().for_file().to_json();
+    let failed = sqlx::query!(
+        r#"
+        UPDATE job
+        SET state = ($4::text)::job_state, error = $5, finished_at = clock_timestamp(),
+            lease_owner = NULL, lease_until = NULL
+        WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
+        "#,
+        fence.job,
+        fence.attempt,
+        fence.owner,
+        state.name(),
+        error
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(StoreError::doing("fail a job"))?;
+    if failed.rows_affected() != 1 {
+        return Ok(false);
+    }
+    show_error(&mut tx, fence.job, &error).await?;
+    tx.commit().await.map_err(StoreError::doing("commit a failed job"))?;
+    Ok(true)
+}
+
+/// T7: gives a running job back. `strike` says whether the attempt counts against the budget: a failure does, a
+/// shutdown or a full disk does not. `failure` is what the job fails with when nothing better comes.
+pub async fn requeue(
+    connection: &mut PgConnection,
+    fence: &Fence,
+    delay: Duration,
+    strike: bool,
+    failure: Option<&ErrorBody>,
+) -> Result<Requeued, StoreError> {
+    let failure = failure.map(|f| f.clone().for_file().to_json());
+    let queued = sqlx::query!(
+        r#"
+        UPDATE job
+        SET state = 'queued', lease_owner = NULL, lease_until = NULL, strikes = strikes + $4,
+            available_at = clock_timestamp() + make_interval(secs => $5),
+            dispatch_at = clock_timestamp() + make_interval(secs => $5), dispatches = 0,
+            last_failure = coalesce($6, last_failure)
+        WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
+          AND ($4 = 0 OR strikes + $4 < max_strikes)
+        "#,
+        fence.job,
+        fence.attempt,
+        fence.owner,
+        i32::from(strike),
+        delay.as_secs_f64(),
+        failure
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(StoreError::doing("requeue a job"))?;
+    if queued.rows_affected() == 1 {
+        return Ok(Requeued::Queued);
+    }
+    let owned = sqlx::query_scalar!(
+        r#"
+        SELECT count(*) AS "count!" FROM job
+        WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
+        "#,
+        fence.job,
+        fence.attempt,
+        fence.owner
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(StoreError::doing("look at a job"))?;
+    Ok(if owned == 1 { Requeued::OutOfStrikes } else { Requeued::Lost })
+}
+
+/// T8: cancels a job of a cell. A queued one at once, a running one through its worker.
+pub async fn cancel(connection: &mut PgConnection, cell: &CellId, id: Uuid) -> Result<Cancelling, StoreError> {
+    let mut tx = connection.begin().await.map_err(StoreError::doing("begin to cancel a job"))?;
+    let row = sqlx::query!(
+        r#"SELECT state::text AS "state!" FROM job WHERE id = $1 AND cell_id = $2 FOR UPDATE"#,
+        id,
+        cell.as_str()
+    )
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(StoreError::doing("lock a job"))?;
+    let Some(row) = row else { return Ok(Cancelling::Unknown) };
+    let outcome = match state(&row.state, id)? {
+        JobState::Queued => {
+            end_locked(&mut tx, id, JobState::Queued, JobState::Cancelled, &ErrorCode::Cancelled.body()).await?;
+            Cancelling::Cancelled
+        }
+        JobState::Running => {
+            sqlx::query!("UPDATE job SET cancel_requested = true WHERE id = $1 AND state = 'running'", id)
+                .execute(&mut *tx)
+                .await
+                .map_err(StoreError::doing("request a cancellation"))?;
+            Cancelling::Requested
+        }
+        ended @ (JobState::Succeeded | JobState::Failed | JobState::Cancelled) => Cancelling::AlreadyFinal(ended),
+    };
+    tx.commit().await.map_err(StoreError::doing("commit a cancellation"))?;
+    Ok(outcome)
+}
+
+/// T9: deals with jobs whose lease or deadline has passed. Selects, locks and decides in one transaction; any process
+/// may call it, any number of them at once. Returns each job and what was done with it.
+pub async fn reap(connection: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid, Reaping)>, StoreError> {
+    let mut tx = connection.begin().await.map_err(StoreError::doing("begin to reap"))?;
+    let rows = sqlx::query!(
+        r#"
+        SELECT id, state::text AS "state!", attempt, strikes, max_strikes, cancel_requested, last_failure,
+               deadline_at < clock_timestamp() AS "past_deadline!"
+        FROM job
+        WHERE (state = 'running' AND lease_until < clock_timestamp())
+           OR (state = 'queued' AND deadline_at < clock_timestamp())
+        ORDER BY id
+        LIMIT $1
+        FOR UPDATE SKIP LOCKED
+        "#,
+        limit
+    )
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(StoreError::doing("find lost jobs"))?;
+    let mut reaped = Vec::with_capacity(rows.len());
+    for row in rows {
+        let from = state(&row.state, row.id)?;
+        let what = Reaping::decide(row.cancel_requested, row.past_deadline, row.strikes, row.max_strikes);
+        match what {
+            Reaping::Cancel => {
+                end_locked(&mut tx, row.id, from, JobState::Cancelled, &ErrorCode::Cancelled.body()).await?;
+            }
+            Reaping::PastDeadline => {
+                // What kept it from finishing says more than that it did not.
+                let known = row.last_failure.as_deref().and_then(ErrorBody::from_json);
+                let error = known.unwrap_or_else(|| ErrorCode::Deadline.body());
+                end_locked(&mut tx, row.id, from, JobState::Failed, &error).await?;
+            }
+            Reaping::OutOfStrikes => {
+                let times = (row.strikes + 1).to_string();
+                let error = ErrorCode::Interrupted.with(&[&times]);
+                end_locked(&mut tx, row.id, from, JobState::Failed, &error).await?;
+            }
+            Reaping::Requeue(delay) => {
+                sqlx::query!(
+                    r#"
+                    UPDATE job
+                    SET state = 'queued', lease_owner = NULL, lease_until = NULL, strikes = strikes + 1,
+                        available_at = clock_timestamp() + make_interval(secs => $3),
+                        dispatch_at = clock_timestamp() + make_interval(secs => $3), dispatches = 0
+                    WHERE id = $1 AND state = 'running' AND attempt = $2
+                    "#,
+                    row.id,
+                    row.attempt,
+                    delay.as_secs_f64()
+                )
+                .execute(&mut *tx)
+                .await
+                .map_err(StoreError::doing("requeue a lost job"))
+                .and_then(|done| one_row(done.rows_affected(), row.id))?;
+            }
+        }
+        reaped.push((row.id, what));
+    }
+    tx.commit().await.map_err(StoreError::doing("commit a reaping"))?;
+    Ok(reaped)
+}
+
+/// T10: tells whether a blob in the snapshot area can never be needed again. The answer, once `true`, stays true:
+/// attempts are never repeated, so no later event can make the blob needed.
+pub async fn blob_is_garbage(
+    connection: &mut PgConnection,
+    job: Uuid,
+    attempt: i32,
+    key: &str,
+) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"
+        SELECT NOT EXISTS (SELECT 1 FROM snapshot_entry WHERE blob_key = $3)
+           AND coalesce((SELECT state <> 'running' OR attempt > $2 FROM job WHERE id = $1), true) AS "garbage!"
+        "#,
+        job,
+        attempt,
+        key
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(StoreError::doing("ask for a blob"))
+}
+
+/// Reads one job.
+pub async fn find(connection: &mut PgConnection, id: Uuid) -> Result<Option<JobView>, StoreError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        SELECT id, state::text AS "state!", attempt, lease_owner, name, accepted_at, done_documents, done_files,
+               done_bytes, total_documents, total_files, total_bytes, blob_key
+        FROM job WHERE id = $1
+        "#,
+        id
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::doing("read a job"))?;
+    row.map(Row::view).transpose()
+}
+
+/// Reads the active job of a cell.
+pub async fn active(connection: &mut PgConnection, cell: &CellId) -> Result<Option<JobView>, StoreError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        SELECT id, state::text AS "state!", attempt, lease_owner, name, accepted_at, done_documents, done_files,
+               done_bytes, total_documents, total_files, total_bytes, blob_key
+        FROM job WHERE cell_id = $1 AND state IN ('queued', 'running')
+        "#,
+        cell.as_str()
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::doing("read the active job of a cell"))?;
+    row.map(Row::view).transpose()
+}
+
+struct Row {
+    id: Uuid,
+    state: String,
+    attempt: i32,
+    lease_owner: Option<String>,
+    name: String,
+    accepted_at: DateTime<Utc>,
+    done_documents: i64,
+    done_files: i64,
+    done_bytes: i64,
+    total_documents: Option<i64>,
+    total_files: Option<i64>,
+    total_bytes: Option<i64>,
+    blob_key: Option<String>,
+}
+
+impl Row {
+    fn view(self) -> Result<JobView, StoreError> {
+        let amount = |documents: i64, files: i64, bytes: i64| Amount {
+            documents: documents as u64,
+            files: files as u64,
+            bytes: bytes as u64,
+        };
+        let total = match (self.total_documents, self.total_files, self.total_bytes) {
+            (Some(documents), Some(files), Some(bytes)) => Some(amount(documents, files, bytes)),
+            _ => None,
+        };
+        let corrupt = || StoreError::Corrupt { table: "job", column: "name", row: self.id.to_string() };
+        Ok(JobView {
+            id: self.id,
+            state: state(&self.state, self.id)?,
+            attempt: self.attempt,
+            name: SnapshotName::parse(&self.name).ok_or_else(corrupt)?,
+            lease_owner: self.lease_owner,
+            accepted_at: self.accepted_at,
+            progress: Progress { done: amount(self.done_documents, self.done_files, self.done_bytes), total },
+            blob_key: self.blob_key,
+        })
+    }
+}
+
+fn state(name: &str, id: Uuid) -> Result<JobState, StoreError> {
+    JobState::parse(name).ok_or_else(|| StoreError::Corrupt { table: "job", column: "state", row: id.to_string() })
+}
+
+fn one_row(changed: u64, id: Uuid) -> Result<(), StoreError> {
+    if changed == 1 { Ok(()) } else { Err(StoreError::Corrupt { table: "job", column: "state", row: id.to_string() }) }
+}
+
+/// Ends a job whose row the caller has locked.
+async fn end_locked(
+    tx: &mut PgConnection,
+    id: Uuid,
+    from: JobState,
+    to: JobState,
+    error: &ErrorBody,
+) -> Result<(), StoreError> {
+    let error = error.clone().for_file().to_json();
+    sqlx::query!(
+        r#"
+        UPDATE job
+        SET state = ($3::text)::job_state, error = $4, finished_at = clock_timestamp(),
+            lease_owner = NULL, lease_until = NULL
+        WHERE id = $1 AND state = ($2::text)::job_state
+        "#,
+        id,
+        from.name(),
+        to.name(),
+        error
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(StoreError::doing("end a job"))
+    .and_then(|done| one_row(done.rows_affected(), id))?;
+    show_error(tx, id, &error).await
+}
+
+/// Turns the reserved name of a job into `NAME.error`.
+async fn show_error(tx: &mut PgConnection, id: Uuid, error: &str) -> Result<(), StoreError> {
+    sqlx::query!(
+        r#"
+        UPDATE snapshot_entry
+        SET kind = 'error', body = $2, version = 1, created_at = clock_timestamp(), modified_at = clock_timestamp()
+        WHERE job_id = $1 AND kind = 'pending'
+        "#,
+        id,
+        error
+    )
+    .execute(tx)
+    .await
+    .map_err(StoreError::doing("show an error file"))
+    .and_then(|done| one_row(done.rows_affected(), id))
+}

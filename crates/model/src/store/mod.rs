@@ -1,0 +1,158 @@
+//! The database: connections, migrations, and every statement both services must agree on.
+//!
+//! [`jobs`] moves jobs, [`snapshots`] reads what clients see, [`cells`] finds cells.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, Executor};
+
+use crate::limits;
+
+pub mod cells;
+pub mod jobs;
+pub mod snapshots;
+
+/// The schema. Applied by `api migrate`, once per release, never by a starting service.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// A statement that failed, or a row that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database did not do what was asked.
+    #[error("database: {doing}")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A row holds a value that this binary does not know.
+    #[error("row {row} of table {table} has an unknown {column}")]
+    Corrupt {
+        /// Table.
+        table: &'static str,
+        /// Column.
+        column: &'static str,
+        /// Key of the row.
+        row: String,
+    },
+}
+
+/// How a database error is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultClass {
+    /// Gone or overloaded: trying again can help. Also everything that is not known to be permanent.
+    Transient,
+    /// The database's own disk is full.
+    DiskFull,
+    /// Trying again cannot help.
+    Permanent,
+}
+
+impl StoreError {
+    /// Returns a function that names what was being done when an error came.
+    pub fn doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |source| Self::Database { doing, source }
+    }
+
+    /// Classifies the error by its SQLSTATE (PostgreSQL documentation, appendix A).
+    pub fn class(&self) -> FaultClass {
+        let source = match self {
+            Self::Database { source, .. } => source,
+            Self::Corrupt { .. } => return FaultClass::Permanent,
+        };
+        match source.as_database_error().and_then(|e| e.code()).as_deref() {
+            Some("53100") => FaultClass::DiskFull,
+            Some("42501") => FaultClass::Permanent,
+            Some(code) if code.starts_with("22") => FaultClass::Permanent,
+            _ => FaultClass::Transient,
+        }
+    }
+
+    /// The name of the violated constraint, if the error is a violation.
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Database { source, .. } => source.as_database_error().and_then(|e| e.constraint()),
+            Self::Corrupt { .. } => None,
+        }
+    }
+}
+
+fn options(url: &SecretString, name: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    let options: PgConnectOptions = url.expose_secret().parse()?;
+    // Statements and their parameters belong to nobody's log.
+    Ok(options.application_name(name).disable_statement_logging())
+}
+
+fn session(statement: Duration, idle: Duration) -> String {
+    format!(
+        "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+        statement.as_millis(),
+        limits::LOCK_TIMEOUT.as_millis(),
+        idle.as_millis()
+    )
+}
+
+/// Opens a pool for short control statements. Connects when first used, so that a service starts without its database.
+///
+/// A connection that comes back in the middle of a transaction is rolled back before anybody else gets it: a cancelled
+/// `begin()` of sqlx 0.9.0 would otherwise hand the open transaction on (launchbadge/sqlx#4393).
+pub fn pool(url: &SecretString, name: &str, size: u32) -> Result<PgPool, StoreError> {
+    let options = options(url, name).map_err(StoreError::doing("read the database URL"))?;
+    Ok(PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(limits::DATABASE_CONNECT)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                let setup = session(limits::STATEMENT_TIMEOUT, limits::IDLE_IN_TRANSACTION_TIMEOUT);
+                connection.execute(sqlx::AssertSqlSafe(setup)).await.map(|_| ())
+            })
+        })
+        .after_release(|connection, _| Box::pin(async move { connection.execute("ROLLBACK").await.map(|_| true) }))
+        .connect_lazy_with(options))
+}
+
+/// Opens one connection of its own for control statements.
+pub async fn connect(url: &SecretString, name: &str) -> Result<PgConnection, StoreError> {
+    dedicated(url, name, session(limits::STATEMENT_TIMEOUT, limits::IDLE_IN_TRANSACTION_TIMEOUT)).await
+}
+
+/// Opens one connection of its own for reading a cell or loading one: long statements, `COPY`.
+///
+/// Never from a pool: an abandoned `COPY` leaves a connection of sqlx 0.9.0 out of step, and later statements on it
+/// report nothing done although they were (see ARCHITECTURE.md).
+pub async fn connect_for_copy(url: &SecretString, name: &str) -> Result<PgConnection, StoreError> {
+    dedicated(url, name, session(limits::READ_STATEMENT_TIMEOUT, limits::READ_STALL)).await
+}
+
+async fn dedicated(url: &SecretString, name: &str, session: String) -> Result<PgConnection, StoreError> {
+    let opening = async {
+        let mut connection = PgConnection::connect_with(&options(url, name)?).await?;
+        connection.execute(sqlx::AssertSqlSafe(session)).await?;
+        Ok(connection)
+    };
+    match tokio::time::timeout(limits::READ_CONNECT, opening).await {
+        Ok(result) => result.map_err(StoreError::doing("connect")),
+        Err(_) => Err(StoreError::Database { doing: "connect", source: sqlx::Error::PoolTimedOut }),
+    }
+}
+
+/// Applies the migrations that are missing.
+///
+/// # Errors
+/// When the database cannot be reached, is locked by another migration for more than 30 s, or refuses.
+pub async fn migrate(url: &SecretString) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut connection = PgConnection::connect_with(&options(url, "migrate")?).await?;
+    connection.execute("SET lock_timeout = '30s'").await?;
+    MIGRATOR.run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Asks the database for a sign of life.
+pub async fn ping(connection: &mut PgConnection) -> Result<(), StoreError> {
+    connection.execute("SELECT 1").await.map(|_| ()).map_err(StoreError::doing("ping"))
+}
