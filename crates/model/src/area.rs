@@ -4,7 +4,7 @@
 //! made of ids only; no text of a client ever becomes part of a path.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
 use crate::limits;
@@ -214,7 +216,16 @@ async fn read(
     let options = GetOptions { range: range.map(GetRange::Bounded), ..Default::default() };
     let opening = tokio::time::timeout(limits::BLOB_OPEN, store.get_opts(key, options));
     let result = opening.await.map_err(|_| timed_out())??;
-    Ok(result.into_stream().boxed())
+    let range = result.range.clone();
+    match result.payload {
+        // The library's own stream reads files in pieces of 8 KiB, each a trip to another thread.
+        GetResultPayload::File(mut file, _) => {
+            file.seek(SeekFrom::Start(range.start)).map_err(generic)?;
+            let file = tokio::fs::File::from_std(file).take(range.end - range.start);
+            Ok(ReaderStream::with_capacity(file, limits::PIECE).map_err(generic).boxed())
+        }
+        GetResultPayload::Stream(stream) => Ok(stream),
+    }
 }
 
 /// Bounds the wait for the next piece of a stream.
@@ -223,7 +234,11 @@ pub async fn next_piece(pieces: &mut Pieces) -> Result<Option<Bytes>, object_sto
 }
 
 fn timed_out() -> object_store::Error {
-    object_store::Error::Generic { store: "area", source: Box::new(io::Error::from(io::ErrorKind::TimedOut)) }
+    generic(io::ErrorKind::TimedOut.into())
+}
+
+fn generic(error: io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: "area", source: Box::new(error) }
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {

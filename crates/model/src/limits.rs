@@ -69,6 +69,13 @@ pub const BLOB_OPEN: Duration = Duration::from_secs(10);
 /// The next piece of a blob, or of a document stream.
 pub const READ_STALL: Duration = Duration::from_secs(60);
 
+/// Bytes that are read, sent through a channel or written in one piece.
+pub const PIECE: usize = 256 << 10;
+/// Pieces waiting between the reader of a cell and the writer of its snapshot.
+pub const PIECES_WAITING: usize = 8;
+/// Beginning of a content that is compressed on trial, to see whether compressing it is worth while.
+pub const SAMPLE: usize = 64 << 10;
+
 /// Free space below which a snapshot area takes no new snapshot and a running one is given up.
 pub const DISK_RESERVE: u64 = 1 << 30;
 /// How much is written between two looks at the free space, and between two flushes to disk.

@@ -1,0 +1,77 @@
+//! Settings of the worker: the shared sections of [`model::settings`], and its own.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `BLOB_DIR` | directory of the blob store | required |
+//! | `SCRATCH_DIR` | directory for temporary files | the system's |
+//! | `WORKER_SLOTS` | exports at once in this process | 1 |
+//! | `DRAIN_SECS` | how long a running export may go on after SIGTERM | 25 |
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::limits;
+use model::settings::{
+    AreaSettings, BrokerSettings, DatabaseSettings, JobSettings, LogSettings, SettingsError, UnitSettings, Variables,
+};
+
+/// Everything `exporter-worker run` needs to know.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// The database.
+    pub database: DatabaseSettings,
+    /// The broker.
+    pub broker: BrokerSettings,
+    /// The unit whose URL goes into manifests.
+    pub unit: UnitSettings,
+    /// The snapshot area.
+    pub area: AreaSettings,
+    /// The job protocol's times.
+    pub jobs: JobSettings,
+    /// The log.
+    pub log: LogSettings,
+    /// Where contents and temporary files lie, and how much is done at once.
+    pub work: WorkSettings,
+}
+
+/// The worker's own section.
+#[derive(Debug, Clone)]
+pub struct WorkSettings {
+    /// Directory of the blob store.
+    pub blob_dir: PathBuf,
+    /// Directory for temporary files; they are unlinked as soon as they are open.
+    pub scratch_dir: PathBuf,
+    /// Exports at once.
+    pub slots: usize,
+    /// See [`limits::DRAIN`].
+    pub drain: Duration,
+}
+
+impl WorkerSettings {
+    /// Reads all sections.
+    ///
+    /// # Errors
+    /// Names the first variable that is missing or cannot be read.
+    pub fn read(variables: &Variables) -> Result<Self, SettingsError> {
+        let slots = variables.parsed("WORKER_SLOTS", "a number from 1 to 64", 1)?;
+        if !(1..=64).contains(&slots) {
+            return Err(SettingsError::Invalid("WORKER_SLOTS", "a number from 1 to 64"));
+        }
+        let drain = variables.parsed("DRAIN_SECS", "a number of seconds", limits::DRAIN.as_secs())?;
+        let scratch = variables.text("SCRATCH_DIR")?.map_or_else(std::env::temp_dir, PathBuf::from);
+        Ok(Self {
+            database: DatabaseSettings::read(variables)?,
+            broker: BrokerSettings::read(variables)?,
+            unit: UnitSettings::read(variables)?,
+            area: AreaSettings::read(variables)?,
+            jobs: JobSettings::read(variables)?,
+            log: LogSettings::read(variables)?,
+            work: WorkSettings {
+                blob_dir: variables.required("BLOB_DIR")?.into(),
+                scratch_dir: scratch,
+                slots,
+                drain: Duration::from_secs(drain),
+            },
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! Why an attempt failed, and what is to be done about it. Decided where the meaning is known, never guessed later.
+
+use std::io;
+
+use model::error_code::{ErrorBody, ErrorCode};
+use model::store::{FaultClass, StoreError};
+
+use crate::control::StopReason;
+
+/// What is to be done after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Try again after a pause; it counts against the budget.
+    Retry,
+    /// Try again when there is space; it does not count.
+    Wait,
+    /// Trying again cannot help: the job ends.
+    Fail,
+    /// The attempt was told to stop.
+    Stop(StopReason),
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failed attempt: what to do, what to tell the user, and the cause for the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failure {
+    /// What is to be done.
+    pub decision: Decision,
+    /// What the user reads in `NAME.error` if the job ends with this.
+    pub error: ErrorBody,
+    #[source]
+    cause: Option<Cause>,
+}
+
+impl Failure {
+    fn new(decision: Decision, error: ErrorBody, cause: Option<Cause>) -> Self {
+        Self { decision, error, cause }
+    }
+
+    /// The attempt was told to stop.
+    pub fn stopped(reason: StopReason) -> Self {
+        let error = match reason {
+            StopReason::Cancelled => ErrorCode::Cancelled,
+            StopReason::Deadline => ErrorCode::Deadline,
+            StopReason::Lost | StopReason::Stalled | StopReason::Shutdown => ErrorCode::Unknown,
+        };
+        Self::new(Decision::Stop(reason), error.body(), None)
+    }
+
+    /// The cell was deleted after the request was accepted.
+    pub fn cell_gone() -> Self {
+        Self::new(Decision::Fail, ErrorCode::CellNotFound.body(), None)
+    }
+
+    /// The database failed.
+    pub fn store(error: StoreError) -> Self {
+        let (decision, code) = match error.class() {
+            FaultClass::Transient => (Decision::Retry, ErrorCode::DatastoreConnection),
+            FaultClass::DiskFull => (Decision::Wait, ErrorCode::DiskFull),
+            FaultClass::Permanent => (Decision::Fail, ErrorCode::DatastoreUnknown),
+        };
+        Self::new(decision, code.body(), Some(Box::new(error)))
+    }
+
+    /// Reading or writing a file of ours failed. `doing` goes into the message.
+    pub fn io(doing: &str, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::new(Decision::Wait, ErrorCode::DiskFull.body(), Some(Box::new(error)))
+            }
+            _ => Self::new(Decision::Retry, ErrorCode::FilesIo.with(&[doing]), Some(Box::new(error))),
+        }
+    }
+
+    /// The area has no space for another snapshot.
+    pub fn disk_full() -> Self {
+        Self::io("create snapshot file", io::ErrorKind::StorageFull.into())
+    }
+
+    /// The contents of a file of the cell cannot be had. Tried again a few times: a mount may be away.
+    pub fn content(path: &str, error: impl Into<Cause>) -> Self {
+        let doing = format!("add webdav data to snapshot file: {path}");
+        Self::new(Decision::Retry, ErrorCode::FilesIo.with(&[&doing]), Some(error.into()))
+    }
+
+    /// The contents of a file of the cell are not what the cell says they are.
+    pub fn content_differs(path: &str) -> Self {
+        let cause = format!("{path}: length or SHA-256 differs from what was stored");
+        Self::new(Decision::Retry, ErrorCode::FileSystemInconsistent.body(), Some(cause.into()))
+    }
+
+    /// A node's metadata is not JSON.
+    pub fn pmeta(path: &str, error: serde_json::Error) -> Self {
+        tracing::warn!(%path, "unreadable .pmeta");
+        Self::new(Decision::Fail, ErrorCode::DavInconsistent.body(), Some(Box::new(error)))
+    }
+
+    /// The snapshot was written but does not read back as it should.
+    pub fn unproved(what: String) -> Self {
+        Self::new(Decision::Retry, ErrorCode::FilesIo.with(&["verify snapshot file"]), Some(what.into()))
+    }
+
+    /// The zip library refused.
+    pub fn zip(doing: &str, error: zip::result::ZipError) -> Self {
+        match error {
+            zip::result::ZipError::Io(error) => Self::io(doing, error),
+            other => Self::new(Decision::Retry, ErrorCode::FilesIo.with(&[doing]), Some(Box::new(other))),
+        }
+    }
+
+    /// A fault of this program.
+    pub fn internal(what: String) -> Self {
+        Self::new(Decision::Retry, ErrorCode::Unknown.body(), Some(what.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_waits_and_other_faults_strike() {
+        assert_eq!(Failure::disk_full().decision, Decision::Wait);
+        assert_eq!(Failure::disk_full().error.code, "PR503-SV-0005");
+        let io = Failure::io("create snapshot file", io::ErrorKind::PermissionDenied.into());
+        assert_eq!((io.decision, io.error.code.as_str()), (Decision::Retry, "PR500-CM-0002"));
+        assert_eq!(Failure::cell_gone().decision, Decision::Fail);
+    }
+
+    #[test]
+    fn the_cause_never_reaches_the_user() {
+        let failure = Failure::content("__/a.txt", "/var/secret/place: no such file");
+        assert!(!failure.error.to_json().contains("secret"));
+        assert!(failure.error.message.value.contains("__/a.txt"));
+    }
+}

@@ -1,0 +1,79 @@
+//! Keeps the lease of one attempt, reports its progress, and carries bad news back.
+//!
+//! It has a database connection of its own, so that nothing the export does can hold it up. It proves progress, not
+//! breathing: an attempt in which nothing moves any more loses its lease.
+
+use std::time::Duration;
+
+use model::error_chain::Chain;
+use model::limits;
+use model::settings::JobSettings;
+use model::store::jobs::{self, Beat, Fence};
+use model::store::{self, StoreError};
+use secrecy::SecretString;
+use sqlx::PgConnection;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::control::{Control, StopReason};
+
+/// Beats until the attempt is stopped; runs until it is aborted.
+pub async fn keep(url: SecretString, settings: JobSettings, fence: Fence, control: Control) {
+    let mut connection = None;
+    let mut heard = Instant::now();
+    let mut movement = (control.movement(), Instant::now());
+    let mut tick = interval(settings.heartbeat);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if control.movement() != movement.0 {
+            movement = (control.movement(), Instant::now());
+        }
+        if movement.1.elapsed() >= settings.stall {
+            tracing::error!("nothing moved for {:?}, letting the lease go", settings.stall);
+            return control.stop(StopReason::Stalled);
+        }
+        match beat(&url, &mut connection, &settings, &fence, &control).await {
+            Ok(None) => {
+                tracing::warn!("the job was taken over, stopping");
+                return control.stop(StopReason::Lost);
+            }
+            Ok(Some(Beat { cancel: true, .. })) => control.stop(StopReason::Cancelled),
+            Ok(Some(Beat { past_deadline: true, .. })) => control.stop(StopReason::Deadline),
+            Ok(Some(_)) => {}
+            Err(error) => {
+                connection = None;
+                // Saves work only; what makes it safe is the fence.
+                if heard.elapsed() >= settings.lease.mul_f64(0.75) {
+                    tracing::warn!(error = %Chain(&error), "no heartbeat got through for too long, stopping");
+                    return control.stop(StopReason::Lost);
+                }
+                tracing::debug!(error = %Chain(&error), "a heartbeat did not get through");
+                continue;
+            }
+        }
+        heard = Instant::now();
+    }
+}
+
+async fn beat(
+    url: &SecretString,
+    connection: &mut Option<PgConnection>,
+    settings: &JobSettings,
+    fence: &Fence,
+    control: &Control,
+) -> Result<Option<Beat>, StoreError> {
+    let beating = async {
+        if connection.is_none() {
+            *connection = Some(store::connect(url, "cell-export heartbeat").await?);
+        }
+        match connection {
+            Some(connection) => jobs::beat(connection, fence, settings.lease, &control.progress()).await,
+            None => Ok(None),
+        }
+    };
+    // A connection that was cut off in the middle is dropped by the caller, never used again.
+    let longest: Duration = limits::STATEMENT_TIMEOUT + Duration::from_secs(1);
+    timeout(longest, beating)
+        .await
+        .unwrap_or(Err(StoreError::Database { doing: "renew a lease", source: sqlx::Error::PoolTimedOut }))
+}

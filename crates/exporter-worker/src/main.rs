@@ -1,0 +1,108 @@
+//! The worker's command line: arguments, telemetry, build, run.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use exporter_worker::config::WorkerSettings;
+use exporter_worker::telemetry;
+use exporter_worker::worker::Worker;
+use model::settings::Variables;
+use model::store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Writes cell snapshots, and loads cells from them.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take jobs until told to end (SIGTERM).
+    Run {
+        /// Only read the settings, say what they are, and end.
+        #[arg(long)]
+        check_config: bool,
+    },
+    /// Tell whether database and broker can be reached; for container health checks.
+    Health,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { check_config } => run(check_config).await,
+        Command::Health => health().await,
+    }
+}
+
+async fn run(check_config: bool) -> ExitCode {
+    let settings = match WorkerSettings::read(&Variables::environment()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("exporter-worker: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if check_config {
+        // Secrets are of a type that does not print.
+        println!("{settings:#?}");
+        return ExitCode::SUCCESS;
+    }
+    telemetry::start(&settings.log);
+    let worker = match Worker::build(settings) {
+        Ok(worker) => worker,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let shutdown = CancellationToken::new();
+    if let Err(error) = end_on_signal(shutdown.clone()) {
+        tracing::error!(%error, "cannot listen for signals");
+        return ExitCode::FAILURE;
+    }
+    worker.run_until_stopped(shutdown).await;
+    // Dropping the runtime would wait for ever for a thread that hangs; everything that matters is settled.
+    std::process::exit(0)
+}
+
+/// The first SIGTERM or SIGINT ends in order, the second at once.
+fn end_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for code in [None, Some(1)] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            match code {
+                None => shutdown.cancel(),
+                Some(code) => std::process::exit(code),
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn health() -> ExitCode {
+    let check = async {
+        let settings = WorkerSettings::read(&Variables::environment())?;
+        let mut connection = store::connect(&settings.database.url, "cell-export health").await.context("database")?;
+        store::ping(&mut connection).await.context("database")?;
+        model::doorbell::connect(&settings.broker, "exporter-worker health").await.context("broker")?;
+        anyhow::Ok(())
+    };
+    match check.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("exporter-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The worker process: opens what it needs, runs its slots, ends in order.
+
+use std::time::Duration;
+
+use model::area::{BlobStore, SnapshotArea};
+use model::doorbell::{self, Ringer};
+use model::housekeeping;
+use model::store;
+use secrecy::SecretString;
+use sqlx::PgPool;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::Attempts;
+use crate::config::WorkerSettings;
+use crate::listener::Listener;
+use crate::slot::Slot;
+use crate::source::postgres::PostgresSource;
+use crate::sweeper;
+
+/// A worker that is ready to run.
+#[derive(Debug)]
+pub struct Worker {
+    settings: WorkerSettings,
+    pool: PgPool,
+    ringer: Ringer,
+    attempts: Attempts<PostgresSource>,
+    blobs: BlobStore,
+}
+
+impl Worker {
+    /// Opens directories and prepares connections. Neither database nor broker needs to be there yet.
+    ///
+    /// # Errors
+    /// When a directory cannot be used or the database URL cannot be read.
+    pub fn build(settings: WorkerSettings) -> anyhow::Result<Self> {
+        use anyhow::Context;
+        let area = SnapshotArea::open(&settings.area.directory, settings.area.reserve)
+            .with_context(|| format!("SNAPSHOT_DIR {}", settings.area.directory.display()))?;
+        let blobs = BlobStore::open(&settings.work.blob_dir)
+            .with_context(|| format!("BLOB_DIR {}", settings.work.blob_dir.display()))?;
+        let scratch = &settings.work.scratch_dir;
+        std::fs::create_dir_all(scratch).with_context(|| format!("SCRATCH_DIR {}", scratch.display()))?;
+        let database: SecretString = settings.database.url.clone();
+        // One connection per slot for claiming, and one for housekeeping.
+        let pool = store::pool(&database, "cell-export worker", settings.work.slots as u32 + 1)?;
+        let (ringer, _) = doorbell::start(settings.broker.clone(), "exporter-worker");
+        let attempts = Attempts {
+            source: PostgresSource::new(database.clone(), blobs.clone(), scratch.clone()),
+            area,
+            unit_url: settings.unit.url(),
+            database,
+            jobs: settings.jobs.clone(),
+            drain: settings.work.drain,
+        };
+        Ok(Self { settings, pool, ringer, attempts, blobs })
+    }
+
+    /// Works until `shutdown`; then finishes or gives back what is running.
+    pub async fn run_until_stopped(self, shutdown: CancellationToken) {
+        let ring = |ringer: Ringer| move |job| ringer.ring(job);
+        let mut chores = JoinSet::new();
+        chores.spawn(housekeeping::relay(self.pool.clone(), ring(self.ringer.clone())));
+        chores.spawn(housekeeping::reap(self.pool.clone(), self.settings.jobs.clone(), ring(self.ringer.clone())));
+        chores.spawn(sweeper::sweep_for_ever(self.pool.clone(), self.attempts.area.clone(), self.blobs.clone()));
+        let mut slots = JoinSet::new();
+        for number in 0..self.settings.work.slots {
+            let listener = Listener::start(self.settings.broker.clone(), number);
+            let slot = Slot { attempts: self.attempts.clone(), pool: self.pool.clone(), listener };
+            slots.spawn(slot.run(shutdown.clone()));
+        }
+        tracing::info!(slots = self.settings.work.slots, "worker runs");
+        shutdown.cancelled().await;
+        tracing::info!("worker ends, no new jobs");
+        chores.shutdown().await;
+        while slots.join_next().await.is_some() {}
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.pool.close()).await;
+        tracing::info!("worker ended");
+    }
+}
