@@ -1,1 +1,10 @@
-//! tbd
+//! A whole installation for one test: its own database, its own queues, its own directories, real processes.
+//!
+//! `DATABASE_URL` and `AMQP_URL` name the servers; the binaries are those built beside the test.
+
+pub mod broker;
+pub mod http;
+pub mod judge;
+pub mod process;
+pub mod proxy;
+pub mod system;

@@ -89,7 +89,9 @@ fn options(url: &SecretString, name: &str) -> Result<PgConnectOptions, sqlx::Err
 
 fn session(statement: Duration, idle: Duration) -> String {
     format!(
-        "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+        // A ROLLBACK outside a transaction is no news (see `pool`).
+        "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
+         SET client_min_messages = error",
         statement.as_millis(),
         limits::LOCK_TIMEOUT.as_millis(),
         idle.as_millis()

@@ -1,0 +1,52 @@
+//! Direct access to the broker: forged messages, and tidying up.
+
+use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use model::topology::{ROUTING_KEY, Topology};
+
+/// A channel to the broker, and the names of one installation.
+#[derive(Debug)]
+pub struct Broker {
+    connection: Connection,
+    channel: Channel,
+    topology: Topology,
+}
+
+impl Broker {
+    /// Connects and declares.
+    pub async fn connect(url: &str, prefix: &str) -> Self {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a broker");
+        let channel = connection.create_channel().await.expect("a channel");
+        let topology = Topology::new(prefix);
+        topology.declare(&channel).await.expect("exchanges and queues");
+        Self { connection, channel, topology }
+    }
+
+    /// Publishes any bytes where doorbells go.
+    pub async fn publish(&self, body: &[u8]) {
+        let exchange = self.topology.exchange.as_str().into();
+        let options = BasicPublishOptions::default();
+        let sent = self.channel.basic_publish(exchange, ROUTING_KEY.into(), options, body, BasicProperties::default());
+        sent.await.expect("published");
+    }
+
+    /// Messages waiting in the job queue, and its consumers.
+    pub async fn waiting(&self) -> (u32, u32) {
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = self.topology.jobs.as_str().into();
+        let queue = self.channel.queue_declare(queue, options, FieldTable::default()).await.expect("the queue");
+        (queue.message_count(), queue.consumer_count())
+    }
+
+    /// Removes the queues and exchanges of the installation.
+    pub async fn remove(self) {
+        for queue in [&self.topology.jobs, &self.topology.dead] {
+            let _ = self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+        }
+        for exchange in [&self.topology.exchange, &self.topology.dead_exchange] {
+            let _ = self.channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await;
+        }
+        let _ = self.connection.close(200, "done".into()).await;
+    }
+}

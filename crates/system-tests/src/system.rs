@@ -1,0 +1,352 @@
+//! One installation: database, queues, directories, an api, and as many workers as a test wants.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use model::settings::Variables;
+use secrecy::SecretString;
+use sqlx::{Connection, Executor, PgConnection, PgPool, Row};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::broker::Broker;
+use crate::http::{self, Answer};
+use crate::process::{self, Process};
+use crate::proxy::Proxy;
+
+/// The master token of every test installation.
+pub const TOKEN: &str = "test-master-token";
+
+/// What a test may want to be different.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Settings for both services, beside the usual ones.
+    pub settings: Vec<(&'static str, String)>,
+    /// Put a proxy before the database.
+    pub database_proxy: bool,
+    /// Put a proxy before the broker.
+    pub broker_proxy: bool,
+}
+
+/// The installation. Everything in it ends and is removed with it.
+pub struct System {
+    /// Where the api listens.
+    pub address: SocketAddr,
+    /// Proxy before the database, if asked for.
+    pub database_proxy: Option<Proxy>,
+    /// Proxy before the broker, if asked for.
+    pub broker_proxy: Option<Proxy>,
+    api: Option<Process>,
+    workers: usize,
+    environment: Vec<(String, String)>,
+    database: String,
+    server: String,
+    amqp_url: String,
+    prefix: String,
+    pool: PgPool,
+    directory: TempDir,
+    runtime: Runtime,
+}
+
+impl System {
+    /// Starts an installation without workers.
+    pub fn start() -> Self {
+        Self::start_with(Options::default())
+    }
+
+    /// Starts an installation without workers, with options.
+    pub fn start_with(options: Options) -> Self {
+        let required = |name| Variables::environment().required(name).expect("tests need real servers");
+        let (server, amqp_url) = (required("DATABASE_URL"), required("AMQP_URL"));
+        let runtime = Runtime::new().expect("a runtime");
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let database = format!("cellexport_test_{id}");
+        let prefix = format!("test-{id}");
+        runtime.block_on(async {
+            let mut connection = PgConnection::connect(&server).await.expect("a database server");
+            let create = format!("CREATE DATABASE {database}");
+            connection.execute(sqlx::AssertSqlSafe(create)).await.expect("the role may create databases");
+        });
+        let url = with_database(&server, &database);
+        let secret: SecretString = url.clone().into();
+        runtime.block_on(model::store::migrate(&secret)).expect("migrations");
+        let pool = runtime.block_on(PgPool::connect(&url)).expect("a pool");
+        let database_proxy = options.database_proxy.then(|| Proxy::start(authority(&server)));
+        let broker_proxy = options.broker_proxy.then(|| Proxy::start(authority(&amqp_url)));
+        let through = |url: &str, proxy: &Option<Proxy>| match proxy {
+            Some(proxy) => with_authority(url, proxy.address()),
+            None => url.to_owned(),
+        };
+        let directory = tempfile::tempdir().expect("a directory");
+        let address = free_address();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let mut environment: Vec<(String, String)> = [
+            ("DATABASE_URL", through(&url, &database_proxy)),
+            ("AMQP_URL", through(&amqp_url, &broker_proxy)),
+            ("AMQP_PREFIX", prefix.clone()),
+            ("SNAPSHOT_DIR", path("area")),
+            ("BLOB_DIR", path("blobs")),
+            ("SCRATCH_DIR", path("scratch")),
+            ("DISK_RESERVE_BYTES", "0".to_owned()),
+            ("API_LISTEN", address.to_string()),
+            ("UNIT_SCHEME", "http".to_owned()),
+            ("UNIT_FQDN", "localhost".to_owned()),
+            ("UNIT_PORT", address.port().to_string()),
+            ("PATH_BASED_CELL_URL", "true".to_owned()),
+            ("MASTER_TOKEN", TOKEN.to_owned()),
+            // The protocol's proportions, twenty times as fast.
+            ("JOB_LEASE_SECS", "3".to_owned()),
+            ("JOB_HEARTBEAT_SECS", "0.3".to_owned()),
+            ("JOB_REAP_SECS", "0.5".to_owned()),
+            ("JOB_POLL_SECS", "1".to_owned()),
+            ("DRAIN_SECS", "0".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        for (name, value) in options.settings {
+            environment.retain(|(n, _)| n != name);
+            environment.push((name.to_owned(), value));
+        }
+        let mut system = Self {
+            address,
+            database_proxy,
+            broker_proxy,
+            api: None,
+            workers: 0,
+            environment,
+            database,
+            server,
+            amqp_url,
+            prefix,
+            pool,
+            directory,
+            runtime,
+        };
+        system.start_api();
+        system
+    }
+
+    fn start_api(&mut self) {
+        let log = self.directory.path().join("api.log");
+        self.api = Some(Process::start("api", &["serve"], &self.environment, log));
+        self.eventually("the api answers", || http::request(self.address, "OPTIONS", "/", &[], None).is_ok());
+    }
+
+    /// The running api.
+    pub fn api(&self) -> &Process {
+        self.api.as_ref().expect("started with the system")
+    }
+
+    /// Starts a worker.
+    pub fn worker(&mut self) -> Process {
+        self.worker_with(&[])
+    }
+
+    /// Starts a worker with other settings.
+    pub fn worker_with(&mut self, settings: &[(&str, &str)]) -> Process {
+        self.workers += 1;
+        let log = self.directory.path().join(format!("worker{}.log", self.workers));
+        let mut environment = self.environment.clone();
+        for (name, value) in settings {
+            environment.retain(|(n, _)| n != name);
+            environment.push((name.to_string(), value.to_string()));
+        }
+        Process::start("exporter-worker", &["run"], &environment, log)
+    }
+
+    /// A directory for the test's own files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Directory of the snapshot area.
+    pub fn area(&self) -> PathBuf {
+        self.directory.path().join("area/snapshots")
+    }
+
+    /// Directory of the blob store.
+    pub fn blobs(&self) -> PathBuf {
+        self.directory.path().join("blobs/blobs")
+    }
+
+    /// The settings the processes got.
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
+    /// Makes a sample cell's snapshot.
+    pub fn sample(&self, arguments: &[&str]) -> PathBuf {
+        let file = self.directory.path().join(format!("sample-{}.zip", uuid::Uuid::new_v4().simple()));
+        let path = file.display().to_string();
+        let output = process::run("examples/sample_cell", &[&[path.as_str()], arguments].concat(), &[]);
+        assert!(output.status.success(), "{output:?}");
+        file
+    }
+
+    /// Loads a snapshot as a cell.
+    pub fn load(&self, cell: &str, file: &Path, arguments: &[&str]) -> Output {
+        let path = file.display().to_string();
+        let arguments = [&["load", "--cell", cell], arguments, &[path.as_str()]].concat();
+        process::run("exporter-worker", &arguments, &self.environment)
+    }
+
+    /// Makes and loads a sample cell.
+    pub fn sample_cell(&self, cell: &str, arguments: &[&str]) -> PathBuf {
+        let file = self.sample(&[&["--name", cell], arguments].concat());
+        let output = self.load(cell, &file, &[]);
+        assert!(output.status.success(), "{output:?}");
+        file
+    }
+
+    /// Sends a request with the master token.
+    pub fn request(&self, method: &str, target: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+        let bearer = format!("Bearer {TOKEN}");
+        let headers = [&[("Authorization", bearer.as_str())], headers].concat();
+        self.anonymous(method, target, &headers, body)
+    }
+
+    /// Sends a request without credentials of its own.
+    pub fn anonymous(&self, method: &str, target: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+        http::request(self.address, method, target, headers, body).unwrap_or_else(|e| panic!("{method} {target}: {e}"))
+    }
+
+    /// Asks for an export.
+    pub fn post_export(&self, cell: &str, name: &str) -> Answer {
+        let body = format!(r#"{{"Name":"{name}"}}"#);
+        self.request("POST", &format!("/{cell}/__export"), &[], Some(body.as_bytes()))
+    }
+
+    /// The status document of a cell.
+    pub fn status(&self, cell: &str) -> serde_json::Value {
+        let answer = self.request("GET", &format!("/{cell}/__export"), &[], None);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        serde_json::from_slice(&answer.body).expect("a JSON document")
+    }
+
+    /// Waits until no export of the cell is under way.
+    pub fn wait_ready(&self, cell: &str) {
+        self.eventually("the export ends", || self.status(cell)["status"] == "ready");
+    }
+
+    /// Asks for an export, waits, and downloads the result.
+    pub fn export(&self, cell: &str, name: &str) -> PathBuf {
+        let answer = self.post_export(cell, name);
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        self.wait_ready(cell);
+        self.download(cell, &format!("{name}.zip"))
+    }
+
+    /// Downloads a file of the snapshot area.
+    pub fn download(&self, cell: &str, file: &str) -> PathBuf {
+        let answer = self.request("GET", &format!("/{cell}/__snapshot/{file}"), &[], None);
+        assert_eq!(answer.status, 200, "{} {:?}", answer.text(), self.files(cell));
+        let path = self.directory.path().join(format!("{}-{file}", uuid::Uuid::new_v4().simple()));
+        std::fs::write(&path, &answer.body).expect("written");
+        path
+    }
+
+    /// The names of the visible files of a cell, from PROPFIND.
+    pub fn files(&self, cell: &str) -> Vec<String> {
+        let answer = self.request("PROPFIND", &format!("/{cell}/__snapshot"), &[("Depth", "1")], None);
+        assert_eq!(answer.status, 207, "{}", answer.text());
+        let text = answer.text();
+        let hrefs = text.split("<href>").skip(1).filter_map(|t| t.split("</href>").next());
+        hrefs.filter_map(|h| h.rsplit_once("__snapshot/")).map(|(_, name)| name.to_owned()).collect()
+    }
+
+    /// Runs a statement that returns nothing.
+    pub fn execute(&self, statement: &str) -> u64 {
+        let query = sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&self.pool);
+        self.runtime.block_on(query).expect("the statement runs").rows_affected()
+    }
+
+    /// Runs a statement that returns one value, as text.
+    pub fn value(&self, statement: &str) -> String {
+        let statement = format!("SELECT v::text FROM ({statement}) AS t(v)");
+        let query = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_one(&self.pool);
+        let row = self.runtime.block_on(query).expect("the statement runs");
+        row.get::<Option<String>, _>(0).unwrap_or_default()
+    }
+
+    /// A pool on the test's database that goes past any proxy.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Runs a future.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Direct access to the broker.
+    pub fn broker(&self) -> Broker {
+        self.runtime.block_on(Broker::connect(&self.amqp_url, &self.prefix))
+    }
+
+    /// Waits for a condition, for a bounded time.
+    pub fn eventually(&self, what: &str, condition: impl FnMut() -> bool) {
+        eventually(what, condition);
+    }
+}
+
+/// Waits for a condition, for a bounded time.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(90);
+    while !condition() {
+        assert!(Instant::now() < until, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What the processes said is half of what a failed test tells.
+            for entry in std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|e| e == "log") {
+                    let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                    let tail: Vec<_> = text.lines().rev().take(30).collect();
+                    eprintln!("--- {}", entry.path().display());
+                    tail.into_iter().rev().for_each(|l| eprintln!("{l}"));
+                }
+            }
+        }
+        drop(self.api.take());
+        self.runtime.block_on(async {
+            Broker::connect(&self.amqp_url, &self.prefix).await.remove().await;
+            self.pool.close().await;
+            if let Ok(mut connection) = PgConnection::connect(&self.server).await {
+                let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
+                let _ = connection.execute(sqlx::AssertSqlSafe(drop)).await;
+            }
+        });
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port")
+}
+
+fn split(url: &str) -> (&str, &str, &str) {
+    let start = url.find('@').or_else(|| url.find("://").map(|i| i + 2)).expect("a URL with an authority") + 1;
+    let end = url[start..].find('/').map_or(url.len(), |i| start + i);
+    (&url[..start], &url[start..end], &url[end..])
+}
+
+fn authority(url: &str) -> SocketAddr {
+    let (_, authority, _) = split(url);
+    authority.to_socket_addrs().ok().and_then(|mut a| a.next()).expect("host and port in the URL")
+}
+
+fn with_authority(url: &str, address: SocketAddr) -> String {
+    let (before, _, after) = split(url);
+    format!("{before}{address}{after}")
+}
+
+fn with_database(url: &str, database: &str) -> String {
+    let (before, authority, after) = split(url);
+    let parameters = after.find('?').map_or("", |i| &after[i..]);
+    format!("{before}{authority}/{database}{parameters}")
+}
