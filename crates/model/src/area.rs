@@ -79,12 +79,6 @@ impl SnapshotArea {
         Ok(Self { root: root.to_owned(), reserve, store: Arc::new(store) })
     }
 
-    /// Opens the area for reading only; nothing is made.
-    pub fn open_read_only(root: &Path) -> io::Result<Self> {
-        let store = LocalFileSystem::new_with_prefix(root).map_err(io::Error::other)?;
-        Ok(Self { root: root.to_owned(), reserve: 0, store: Arc::new(store) })
-    }
-
     /// Free bytes above the reserve on the area's volume.
     pub fn free(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.root)?;

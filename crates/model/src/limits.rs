@@ -81,6 +81,17 @@ pub const DISK_RESERVE: u64 = 1 << 30;
 /// How much is written between two looks at the free space, and between two flushes to disk.
 pub const FLUSH_BYTES: u64 = 64 << 20;
 
+/// Threads that answer requests.
+pub const HTTP_THREADS: usize = 2;
+/// Open connections of one of them.
+pub const CONNECTIONS_PER_THREAD: usize = 2500;
+/// The head of a request.
+pub const REQUEST_HEAD: Duration = Duration::from_secs(5);
+/// An idle connection.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A client that is asked to close its connection.
+pub const DISCONNECT: Duration = Duration::from_secs(5);
+
 /// Snapshot files per cell.
 pub const SNAPSHOTS_PER_CELL: i64 = 1024;
 /// JSON bodies of requests.

@@ -1,0 +1,70 @@
+//! The composition root: opens what the service needs and starts the server.
+
+use std::net::TcpListener;
+
+use actix_web::dev::Server;
+use actix_web::{App, HttpServer, web};
+use anyhow::Context;
+use model::area::SnapshotArea;
+use model::{doorbell, housekeeping, limits, store};
+
+use crate::config::ApiSettings;
+use crate::front;
+use crate::state::State;
+
+/// The service, ready to run.
+pub struct Application {
+    server: Server,
+    port: u16,
+}
+
+impl Application {
+    /// Opens the listener and prepares connections. Neither database nor broker needs to be there yet.
+    ///
+    /// # Errors
+    /// When the address is taken, the snapshot area cannot be used, or the database URL cannot be read.
+    pub fn build(settings: ApiSettings) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(settings.http.listen).context("API_LISTEN")?;
+        let port = listener.local_addr()?.port();
+        let pool = store::pool(&settings.database.url, "cell-export api", settings.http.pool)?;
+        let area = SnapshotArea::open(&settings.area.directory, settings.area.reserve)
+            .with_context(|| format!("SNAPSHOT_DIR {}", settings.area.directory.display()))?;
+        let (ringer, _) = doorbell::start(settings.broker, "api");
+        let ring = |ringer: doorbell::Ringer| move |job| ringer.ring(job);
+        tokio::spawn(housekeeping::relay(pool.clone(), ring(ringer.clone())));
+        tokio::spawn(housekeeping::reap(pool.clone(), settings.jobs.clone(), ring(ringer.clone())));
+        let state = web::Data::new(State {
+            pool,
+            ringer,
+            area,
+            unit: settings.unit,
+            jobs: settings.jobs,
+            master_token: settings.http.master_token,
+            now: chrono::Utc::now,
+        });
+        // One service for everything: methods beyond HTTP's own, overrides of methods and a fixed order of checks do
+        // not fit a router.
+        let server = HttpServer::new(move || {
+            App::new().app_data(state.clone()).default_service(web::to(front::answer))
+        })
+        .workers(limits::HTTP_THREADS)
+        .max_connections(limits::CONNECTIONS_PER_THREAD)
+        .keep_alive(limits::KEEP_ALIVE)
+        .client_request_timeout(limits::REQUEST_HEAD)
+        .client_disconnect_timeout(limits::DISCONNECT)
+        .shutdown_timeout(limits::DRAIN.as_secs())
+        .listen(listener)?
+        .run();
+        Ok(Self { server, port })
+    }
+
+    /// The port that was opened.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Serves until the process is asked to end (SIGTERM, SIGINT).
+    pub async fn run_until_stopped(self) -> std::io::Result<()> {
+        self.server.await
+    }
+}

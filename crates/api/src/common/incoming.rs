@@ -1,0 +1,135 @@
+//! A request after its overrides: X-HTTP-Method-Override, X-Override and X-Forwarded-*, in this order.
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+
+/// What the rest of the service sees of a request. `X-Forwarded-Proto` has no effect here: every URL that is emitted
+/// is built from settings.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// The method on the wire.
+    pub(crate) wire_method: String,
+    /// The method that counts, verbatim and case-sensitive.
+    pub(crate) method: String,
+    /// Header fields after X-Override.
+    pub(crate) headers: HeaderMap,
+    /// X-Personium-RequestKey as it was sent, before X-Override.
+    pub(crate) request_key: Option<HeaderValue>,
+    /// Host and port of the request, X-Forwarded-Host in place of the host.
+    pub(crate) authority: String,
+    /// Host and port as they were sent: a cell's name is read from these.
+    pub(crate) raw_authority: String,
+    /// Path, still encoded.
+    pub(crate) path: String,
+    /// Query, still encoded.
+    pub(crate) query: String,
+}
+
+impl Incoming {
+    pub(crate) fn read(request: &HttpRequest) -> Self {
+        let wire_method = request.method().as_str().to_owned();
+        let method = method(&wire_method, request.headers());
+        let raw_authority = text(request.headers().get(HOST)).unwrap_or_default();
+        let headers = overridden(request.headers());
+        let authority = match text(headers.get("x-forwarded-host")) {
+            None => raw_authority.clone(),
+            // Only the host is replaced; the port stays.
+            Some(host) => match raw_authority.rsplit_once(':') {
+                Some((_, port)) => format!("{host}:{port}"),
+                None => host,
+            },
+        };
+        let path = match text(headers.get("x-forwarded-path")) {
+            None => request.uri().path().to_owned(),
+            Some(path) => path.split('?').next().unwrap_or_default().to_owned(),
+        };
+        Self {
+            wire_method,
+            method,
+            request_key: request.headers().get("x-personium-requestkey").cloned(),
+            headers,
+            authority,
+            raw_authority,
+            path,
+            query: request.uri().query().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// The value of a header field as text; other bytes than text make it absent.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+fn text(value: Option<&HeaderValue>) -> Option<String> {
+    value?.to_str().ok().map(str::to_owned)
+}
+
+fn method(wire: &str, headers: &HeaderMap) -> String {
+    let wanted = text(headers.get("x-http-method-override")).filter(|m| !m.is_empty());
+    wanted.filter(|_| wire.eq_ignore_ascii_case("POST")).unwrap_or_else(|| wire.to_owned())
+}
+
+/// Applies each `X-Override: Name: Value`. Lines without a name, or with one that cannot be a header's, are ignored.
+fn overridden(headers: &HeaderMap) -> HeaderMap {
+    let mut result = headers.clone();
+    for line in headers.get_all("x-override") {
+        let Some((name, value)) = line.to_str().ok().and_then(|l| l.split_once(':')) else { continue };
+        let name = HeaderName::try_from(name.trim());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value.trim())) {
+            result.insert(name, value);
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn only_a_post_can_be_another_method() {
+        for (wire, wanted, expected) in [
+            ("POST", "PROPFIND", "PROPFIND"),
+            ("POST", "propfind", "propfind"),
+            ("POST", "", "POST"),
+            ("GET", "DELETE", "GET"),
+        ] {
+            let request = TestRequest::default()
+                .method(wire.parse().expect("a method"))
+                .insert_header(("X-HTTP-Method-Override", wanted))
+                .to_http_request();
+            assert_eq!(Incoming::read(&request).method, expected, "{wire} {wanted}");
+        }
+    }
+
+    #[test]
+    fn overrides_replace_and_create_headers() {
+        let request = TestRequest::default()
+            .insert_header(("Depth", "0"))
+            .append_header(("X-Override", "Depth : 1, 2"))
+            .append_header(("X-Override", "Authorization:Bearer a:b"))
+            .append_header(("X-Override", ":x"))
+            .append_header(("X-Override", "nothing"))
+            .to_http_request();
+        let incoming = Incoming::read(&request);
+        assert_eq!(incoming.header("depth"), Some("1, 2"));
+        assert_eq!(incoming.header("authorization"), Some("Bearer a:b"));
+        assert_eq!(incoming.header("nothing"), None);
+    }
+
+    #[test]
+    fn a_forwarded_host_keeps_the_port() {
+        let request = TestRequest::default()
+            .uri("/x?y=z")
+            .insert_header(("Host", "unit:8443"))
+            .insert_header(("X-Forwarded-Host", "other"))
+            .insert_header(("X-Forwarded-Path", "/cell/__export?a=b"))
+            .to_http_request();
+        let incoming = Incoming::read(&request);
+        assert_eq!((incoming.authority.as_str(), incoming.raw_authority.as_str()), ("other:8443", "unit:8443"));
+        assert_eq!((incoming.path.as_str(), incoming.query.as_str()), ("/cell/__export", "y=z"));
+    }
+}

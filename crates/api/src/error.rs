@@ -1,0 +1,63 @@
+//! Errors as clients see them. One exhaustive way from each kind of failure to a code.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use model::error_chain::Chain;
+use model::error_code::{ErrorBody, ErrorCode};
+use model::store::{FaultClass, StoreError};
+
+/// An error answer.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    code: ErrorCode,
+    body: ErrorBody,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl ApiError {
+    /// An error with the parameters of its message.
+    pub(crate) fn with(code: ErrorCode, parameters: &[&str]) -> Self {
+        Self { code, body: code.with(parameters), headers: Vec::new() }
+    }
+
+    /// Adds a header field; one that cannot be written is left out.
+    pub(crate) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// The answer.
+    pub(crate) fn response(self) -> HttpResponse {
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = HttpResponse::build(status);
+        for header in self.headers {
+            response.insert_header(header);
+        }
+        response.content_type("application/json").body(self.body.to_json())
+    }
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        Self::with(code, &[])
+    }
+}
+
+impl From<StoreError> for ApiError {
+    /// Logs the failure, here and nowhere else, with all its causes; the client learns none of them.
+    fn from(error: StoreError) -> Self {
+        match error.class() {
+            FaultClass::Transient | FaultClass::DiskFull => {
+                tracing::warn!(error = %Chain(&error), "the database does not answer");
+                Self::from(ErrorCode::DatastoreUnavailable).header(RETRY_AFTER, "5")
+            }
+            FaultClass::Permanent => {
+                tracing::error!(error = %Chain(&error), "the database refuses");
+                ErrorCode::DatastoreUnknown.into()
+            }
+        }
+    }
+}

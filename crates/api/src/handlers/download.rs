@@ -1,0 +1,147 @@
+//! `GET` and `HEAD` of a snapshot file: whole, in ranges, or not at all because the client has it.
+
+use actix_web::body::{BodyStream, BoxBody, MessageBody, SizedStream};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
+};
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use model::area::SnapshotArea;
+use model::error_code::ErrorCode;
+use model::snapshot_name::SnapshotFileName;
+use model::store::snapshots::{self, Content, SnapshotFile};
+use std::ops::Range;
+
+use crate::auth::CellRoot;
+use crate::common::incoming::Incoming;
+use crate::database;
+use crate::error::ApiError;
+use crate::ranges::{self, Wanted};
+use crate::state::State;
+use crate::webdav::http_date;
+
+/// Finds a file of the area, for a caller who was proved.
+///
+/// # Errors
+/// 404 naming the URL.
+pub(crate) async fn find(state: &State, root: &CellRoot, name: &str) -> Result<SnapshotFile, ApiError> {
+    let missing = || ApiError::with(ErrorCode::NotFound, &[&format!("{}__snapshot/{name}", root.url)]);
+    let file = SnapshotFileName::parse(name).ok_or_else(missing)?;
+    let cell = root.cell.id.clone();
+    let finding = database::ask(&state.pool, async move |connection| {
+        snapshots::find(connection, &cell, &file).await.map_err(ApiError::from)
+    });
+    finding.await?.ok_or_else(missing)
+}
+
+/// Serves a file.
+pub(crate) async fn file(
+    state: &State,
+    root: &CellRoot,
+    name: &str,
+    request: &Incoming,
+    head: bool,
+) -> Result<HttpResponse, ApiError> {
+    let file = find(state, root, name).await?;
+    let etag = file.etag();
+    if request.header("if-none-match").is_some_and(|v| v == etag || v.strip_prefix("W/") == Some(&etag)) {
+        return Ok(HttpResponse::NotModified().insert_header((ETAG, etag)).finish());
+    }
+    let modified = http_date(file.modified_at);
+    let kind = file.name.kind.content_type();
+    let headers = |status: StatusCode| {
+        let mut response = HttpResponse::build(status);
+        response
+            .insert_header((ETAG, etag.as_str()))
+            .insert_header((LAST_MODIFIED, modified.as_str()))
+            .insert_header((ACCEPT_RANGES, "bytes"))
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+            .insert_header((CONTENT_TYPE, kind));
+        response
+    };
+    let wanted = if head { Wanted::Whole } else { ranges::wanted(request, &etag, file.modified_at, file.size) };
+    let read = |range: Range<u64>| part(&state.area, &file, range);
+    match wanted {
+        Wanted::Unsatisfiable => {
+            let error = ApiError::from(ErrorCode::RangeNotSatisfiable);
+            Err(error.header(CONTENT_RANGE, &format!("bytes */{}", file.size)))
+        }
+        Wanted::Whole if head => Ok(without_body(headers(StatusCode::OK), file.size, request)),
+        Wanted::Whole => {
+            let body = read(0..file.size).await?;
+            Ok(headers(StatusCode::OK).body(SizedStream::new(file.size, body)))
+        }
+        Wanted::One(range) => {
+            let size = range.end - range.start;
+            let content_range = content_range(&range, file.size);
+            let body = read(range).await?;
+            let mut response = headers(StatusCode::PARTIAL_CONTENT);
+            Ok(response.insert_header((CONTENT_RANGE, content_range)).body(SizedStream::new(size, body)))
+        }
+        Wanted::Several(several) => {
+            // Opened before the answer begins, so that a missing file is an answer and not a broken one.
+            let boundary = uuid::Uuid::new_v4().simple().to_string();
+            let mut size = 0;
+            let mut parts = Vec::new();
+            for range in several {
+                let head = format!(
+                    "--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {}\r\n\r\n",
+                    content_range(&range, file.size)
+                );
+                size += head.len() as u64 + (range.end - range.start) + 2;
+                parts.push(once(head).chain(read(range).await?).chain(once("\r\n".to_owned())).boxed_local());
+            }
+            let end = format!("--{boundary}--\r\n");
+            size += end.len() as u64;
+            parts.push(once(end).boxed_local());
+            let body = SizedStream::new(size, stream::iter(parts).flatten());
+            let kind = format!("multipart/byteranges; boundary={boundary}");
+            Ok(headers(StatusCode::PARTIAL_CONTENT).insert_header((CONTENT_TYPE, kind)).body(body))
+        }
+    }
+}
+
+type Piece = Result<Bytes, actix_web::Error>;
+
+/// Opens a range of a file. Nothing is held in memory but the piece on its way.
+async fn part(
+    area: &SnapshotArea,
+    file: &SnapshotFile,
+    range: Range<u64>,
+) -> Result<stream::LocalBoxStream<'static, Piece>, ApiError> {
+    match &file.content {
+        Content::Inline(text) => {
+            let bytes = text.as_bytes().get(range.start as usize..range.end as usize).unwrap_or_default();
+            Ok(stream::iter([Ok(Bytes::copy_from_slice(bytes))]).boxed_local())
+        }
+        Content::Blob(key) => {
+            let opened = area.read(key, Some(range)).await.map_err(|error| {
+                tracing::error!(snapshot.name = %file.name, %error, "a listed snapshot cannot be read");
+                ApiError::from(ErrorCode::FileUnavailable)
+            });
+            Ok(opened?.map_err(actix_web::error::ErrorInternalServerError).boxed_local())
+        }
+    }
+}
+
+fn once(text: String) -> impl Stream<Item = Piece> {
+    stream::iter([Ok(Bytes::from(text))])
+}
+
+fn content_range(range: &Range<u64>, size: u64) -> String {
+    format!("bytes {}-{}/{size}", range.start, range.end - 1)
+}
+
+/// The answer to HEAD: the length of the file, and no bytes. A POST that was overridden to HEAD gets no length, since
+/// on the wire a length promises bytes.
+fn without_body(mut response: HttpResponseBuilder, size: u64, request: &Incoming) -> HttpResponse {
+    let empty = stream::empty::<Piece>();
+    if request.wire_method == "HEAD" {
+        response.body(SizedStream::new(size, empty))
+    } else {
+        response.body(BoxBody::new(BodyStream::new(empty).boxed()))
+    }
+}

@@ -1,0 +1,6 @@
+//! One module per thing a client can do. Handlers translate; decisions belong to the modules they call.
+
+pub(crate) mod download;
+pub(crate) mod export;
+pub(crate) mod propfind;
+pub(crate) mod status;

@@ -1,0 +1,20 @@
+//! The running system, seen as its users see it: real processes, real PostgreSQL, real RabbitMQ.
+
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
+mod big_cell;
+mod broker;
+mod conditional;
+mod cors;
+mod crashes;
+mod determinism;
+mod error_files;
+mod export_request;
+mod outages;
+mod propfind;
+mod races;
+mod readers;
+mod round_trip;
+mod routing;
+mod shutdown;
+mod writers;

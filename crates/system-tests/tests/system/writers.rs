@@ -1,0 +1,92 @@
+//! An export shows one instant of its cell, and nobody who writes to the cell is held up.
+
+use std::io::{BufRead, BufReader};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use sqlx::Row;
+use system_tests::system::{System, eventually};
+
+const ACCOUNTS: u64 = 400;
+const EACH: i64 = 1000;
+
+/// Money moves between documents while the cell is exported; the sum must be right in the file.
+#[test]
+fn writers_are_never_refused_and_an_invariant_across_documents_holds() {
+    let mut system = System::start();
+    system.sample_cell("cell1", &["--documents", "40000"]);
+    // The accounts stand at the beginning and at the end of what the export reads.
+    for (from, to, position) in [(1, 200, "nextval('document_front')"), (201, 400, "nextval('document_position')")] {
+        system.execute(&format!(
+            "INSERT INTO document (cell_id, type, id, position, body)
+             SELECT cell.id, 'UserData', 'account-' || g, {position},
+                    '{{\"_index\":\"u0_anon.userdata\",\"_type\":\"UserData\",\"_source\":{{\"c\":\"' || cell.id
+                    || '\",\"amount\":{EACH}}},\"_id\":\"account-' || g || '\"}}'
+             FROM cell, generate_series({from}, {to}) g"
+        ));
+    }
+    let _worker = system.worker();
+    let (done, moved) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    let began = Instant::now();
+                    system.block_on(transfer(system.pool()));
+                    assert!(began.elapsed() < Duration::from_secs(2), "a write was held up: {:?}", began.elapsed());
+                    moved.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        eventually("writers are at work", || moved.load(SeqCst) > 50);
+        let before = moved.load(SeqCst);
+        assert_eq!(system.post_export("cell1", "one").status, 202);
+        system.wait_ready("cell1");
+        let during = moved.load(SeqCst) - before;
+        eventually("thousands of writes", || moved.load(SeqCst) > 2000);
+        done.store(true, SeqCst);
+        assert!(during > 100, "writes went on during the export: {during}");
+        println!("{during} transfers during the export");
+    });
+    let snapshot = std::fs::File::open(system.download("cell1", "one.zip")).unwrap();
+    let mut zip = zip::ZipArchive::new(snapshot).unwrap();
+    let lines = BufReader::new(zip.by_name("10_odata/70_userdata.pjson").unwrap()).lines();
+    let amounts: Vec<i64> = lines
+        .map(|l| serde_json::from_str::<serde_json::Value>(&l.unwrap()).unwrap())
+        .filter_map(|d| d["_source"]["amount"].as_i64())
+        .collect();
+    assert_eq!(amounts.len() as u64, ACCOUNTS);
+    assert_eq!(amounts.iter().sum::<i64>(), ACCOUNTS as i64 * EACH);
+    assert!(amounts.iter().any(|a| *a != EACH), "money did move");
+}
+
+/// Takes from one account and gives to another, in one transaction.
+async fn transfer(pool: &sqlx::PgPool) {
+    let pick = |n: u128| format!("account-{}", n % u128::from(ACCOUNTS) + 1);
+    let random = uuid::Uuid::new_v4().as_u128();
+    let (from, to) = (pick(random), pick(random >> 64));
+    if from == to {
+        return;
+    }
+    let mut tx = pool.begin().await.unwrap();
+    // In a fixed order, so that two transfers never wait for each other in a circle.
+    let mut both = [(from, -1), (to, 1)];
+    both.sort();
+    for (id, change) in both {
+        let row = sqlx::query("SELECT body FROM document WHERE type = 'UserData' AND id = $1 FOR UPDATE")
+            .bind(&id)
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
+        let body: String = row.get(0);
+        let mut document: serde_json::Value = serde_json::from_str(&body).unwrap();
+        document["_source"]["amount"] = (document["_source"]["amount"].as_i64().unwrap() + change).into();
+        sqlx::query("UPDATE document SET body = $2 WHERE type = 'UserData' AND id = $1")
+            .bind(&id)
+            .bind(document.to_string())
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+    }
+    tx.commit().await.unwrap();
+}
