@@ -44,17 +44,16 @@ impl Application {
         });
         // One service for everything: methods beyond HTTP's own, overrides of methods and a fixed order of checks do
         // not fit a router.
-        let server = HttpServer::new(move || {
-            App::new().app_data(state.clone()).default_service(web::to(front::answer))
-        })
-        .workers(limits::HTTP_THREADS)
-        .max_connections(limits::CONNECTIONS_PER_THREAD)
-        .keep_alive(limits::KEEP_ALIVE)
-        .client_request_timeout(limits::REQUEST_HEAD)
-        .client_disconnect_timeout(limits::DISCONNECT)
-        .shutdown_timeout(limits::DRAIN.as_secs())
-        .listen(listener)?
-        .run();
+        let server =
+            HttpServer::new(move || App::new().app_data(state.clone()).default_service(web::to(front::answer)))
+                .workers(limits::HTTP_THREADS)
+                .max_connections(limits::CONNECTIONS_PER_THREAD)
+                .keep_alive(limits::KEEP_ALIVE)
+                .client_request_timeout(limits::REQUEST_HEAD)
+                .client_disconnect_timeout(limits::DISCONNECT)
+                .shutdown_timeout(limits::DRAIN.as_secs())
+                .listen(listener)?
+                .run();
         Ok(Self { server, port })
     }
 

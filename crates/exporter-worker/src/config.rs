@@ -58,7 +58,6 @@ impl WorkerSettings {
             return Err(SettingsError::Invalid("WORKER_SLOTS", "a number from 1 to 64"));
         }
         let drain = variables.parsed("DRAIN_SECS", "a number of seconds", limits::DRAIN.as_secs())?;
-        let scratch = variables.text("SCRATCH_DIR")?.map_or_else(std::env::temp_dir, PathBuf::from);
         Ok(Self {
             database: DatabaseSettings::read(variables)?,
             broker: BrokerSettings::read(variables)?,
@@ -68,10 +67,39 @@ impl WorkerSettings {
             log: LogSettings::read(variables)?,
             work: WorkSettings {
                 blob_dir: variables.required("BLOB_DIR")?.into(),
-                scratch_dir: scratch,
+                scratch_dir: scratch_dir(variables)?,
                 slots,
                 drain: Duration::from_secs(drain),
             },
         })
     }
+}
+
+/// Everything `exporter-worker load` needs to know.
+#[derive(Debug, Clone)]
+pub struct LoadSettings {
+    /// The database.
+    pub database: DatabaseSettings,
+    /// Directory of the blob store.
+    pub blob_dir: PathBuf,
+    /// Directory for temporary files.
+    pub scratch_dir: PathBuf,
+}
+
+impl LoadSettings {
+    /// Reads the sections.
+    ///
+    /// # Errors
+    /// Names the first variable that is missing or cannot be read.
+    pub fn read(variables: &Variables) -> Result<Self, SettingsError> {
+        Ok(Self {
+            database: DatabaseSettings::read(variables)?,
+            blob_dir: variables.required("BLOB_DIR")?.into(),
+            scratch_dir: scratch_dir(variables)?,
+        })
+    }
+}
+
+fn scratch_dir(variables: &Variables) -> Result<PathBuf, SettingsError> {
+    Ok(variables.text("SCRATCH_DIR")?.map_or_else(std::env::temp_dir, PathBuf::from))
 }

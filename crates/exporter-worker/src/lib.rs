@@ -11,6 +11,7 @@ pub mod export;
 pub mod failure;
 pub mod heartbeat;
 pub mod listener;
+pub mod load;
 pub mod slot;
 pub mod snapshot;
 pub mod source;

@@ -1,12 +1,17 @@
 //! The worker's command line: arguments, telemetry, build, run.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use exporter_worker::config::WorkerSettings;
+use exporter_worker::config::{LoadSettings, WorkerSettings};
+use exporter_worker::load::{self, LoadOptions, Loaded};
 use exporter_worker::telemetry;
 use exporter_worker::worker::Worker;
+use model::cell::{CellId, CellName};
+use model::error_chain::Chain;
 use model::settings::Variables;
 use model::store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +33,21 @@ enum Command {
         #[arg(long)]
         check_config: bool,
     },
+    /// Store a cell from a version-2 snapshot: all of it or nothing. Exit code 2: the snapshot is faulty; 3: the cell
+    /// exists.
+    Load {
+        /// Name of the new cell.
+        #[arg(long, value_parser = cell_name)]
+        cell: CellName,
+        /// Id of the new cell; the snapshot's own when absent.
+        #[arg(long, value_parser = cell_id)]
+        cell_id: Option<CellId>,
+        /// URL of the new cell's owner; the snapshot's own when absent.
+        #[arg(long)]
+        owner: Option<String>,
+        /// The snapshot.
+        file: PathBuf,
+    },
     /// Tell whether database and broker can be reached; for container health checks.
     Health,
 }
@@ -36,8 +56,17 @@ enum Command {
 async fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { check_config } => run(check_config).await,
+        Command::Load { cell, cell_id, owner, file } => load(cell, cell_id, owner, file).await,
         Command::Health => health().await,
     }
+}
+
+fn cell_name(text: &str) -> Result<CellName, String> {
+    CellName::parse_new(text).ok_or_else(|| "1 to 128 lower-case letters, digits and '-'; the first no '-'".to_owned())
+}
+
+fn cell_id(text: &str) -> Result<CellId, String> {
+    CellId::parse(text).ok_or_else(|| "1 to 64 letters, digits, '-' and '_'".to_owned())
 }
 
 async fn run(check_config: bool) -> ExitCode {
@@ -69,6 +98,44 @@ async fn run(check_config: bool) -> ExitCode {
     worker.run_until_stopped(shutdown).await;
     // Dropping the runtime would wait for ever for a thread that hangs; everything that matters is settled.
     std::process::exit(0)
+}
+
+async fn load(cell: CellName, cell_id: Option<CellId>, owner: Option<String>, file: PathBuf) -> ExitCode {
+    let settings = match LoadSettings::read(&Variables::environment()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("exporter-worker: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let stop = CancellationToken::new();
+    if let Err(error) = end_on_signal(stop.clone()) {
+        eprintln!("exporter-worker: {error}");
+        return ExitCode::FAILURE;
+    }
+    let begun = Instant::now();
+    let options = LoadOptions {
+        cell,
+        cell_id,
+        owner,
+        file,
+        blob_dir: settings.blob_dir,
+        scratch_dir: settings.scratch_dir,
+        database: settings.database.url,
+    };
+    let name = options.cell.clone();
+    match load::load(options, stop).await {
+        Ok(loaded) => {
+            let seconds = begun.elapsed().as_secs_f64();
+            let Loaded { documents, files, bytes } = loaded;
+            println!("loaded cell {name}: {documents} documents, {files} files, {bytes} bytes in {seconds:.1} s");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("exporter-worker: {}", Chain(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
 }
 
 /// The first SIGTERM or SIGINT ends in order, the second at once.

@@ -122,9 +122,6 @@ mod tests {
         }
         assert_eq!(principal(&[], "", None), Principal::Anonymous);
         assert_eq!(principal(&[("Cookie", "p_cookie=x")], "?p_cookie_peer=", None), Principal::Anonymous);
-        assert_eq!(
-            principal(&[], "?a=b&p_cookie_peer=x", None),
-            Principal::Invalid(ErrorCode::CookieAuthentication)
-        );
+        assert_eq!(principal(&[], "?a=b&p_cookie_peer=x", None), Principal::Invalid(ErrorCode::CookieAuthentication));
     }
 }

@@ -40,9 +40,8 @@ fn first(value: &str) -> &str {
 
 fn is_media_type(text: &str) -> bool {
     // RFC 9110, section 5.6.2: token.
-    let token = |t: &str| {
-        !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-    };
+    let token =
+        |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
     text.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))
 }
 

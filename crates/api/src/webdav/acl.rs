@@ -139,9 +139,6 @@ mod tests {
         };
         acl.name_roles(&[role("a", "admin", None), role("b", "operator", Some("box1"))]);
         let shown: Vec<_> = acl.entries.iter().map(|e| e.principal.clone()).collect();
-        assert_eq!(
-            shown,
-            [Principal::Href("admin".to_owned()), Principal::Href("../box1/operator".to_owned())]
-        );
+        assert_eq!(shown, [Principal::Href("admin".to_owned()), Principal::Href("../box1/operator".to_owned())]);
     }
 }

@@ -100,10 +100,8 @@ fn creation_date(time: DateTime<Utc>) -> String {
 /// Writes an ACL. All entries of a file come from its cell.
 fn acl(xml: &mut Writer<Vec<u8>>, acl: &Acl, cell_url: &str, inherited: bool) -> Written {
     let base = format!("{cell_url}__role/__/");
-    let mut element = xml
-        .create_element("acl")
-        .with_attribute(("xml:base", base.as_str()))
-        .with_attribute(("xmlns:p", PERSONIUM));
+    let mut element =
+        xml.create_element("acl").with_attribute(("xml:base", base.as_str())).with_attribute(("xmlns:p", PERSONIUM));
     if let Some(require) = &acl.require_schema {
         element = element.with_attribute(("p:requireSchemaAuthz", require.as_str()));
     }

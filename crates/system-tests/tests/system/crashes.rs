@@ -75,7 +75,9 @@ fn a_frozen_worker_that_wakes_up_changes_nothing() {
     system.wait_ready("cell1");
     let first = system.request("GET", "/cell1/__snapshot/one.zip", &[], None);
     zombie.signal("CONT");
-    eventually("the zombie gives up", || zombie.log().contains("taken over") || zombie.log().contains("another attempt"));
+    eventually("the zombie gives up", || {
+        zombie.log().contains("taken over") || zombie.log().contains("another attempt")
+    });
     let later = system.request("GET", "/cell1/__snapshot/one.zip", &[], None);
     assert_eq!(first.header("etag"), later.header("etag"));
     assert!(first.body == later.body);

@@ -7,6 +7,7 @@ use system_tests::system::System;
 
 fn entries(snapshot: &Path) -> Vec<(String, String, u32, Vec<u8>)> {
     let mut zip = zip::ZipArchive::new(std::fs::File::open(snapshot).unwrap()).unwrap();
+    let count = zip.len();
     let read = |index| {
         let mut entry = zip.by_index(index).unwrap();
         let name = String::from_utf8(entry.name_raw().to_vec()).unwrap();
@@ -15,7 +16,7 @@ fn entries(snapshot: &Path) -> Vec<(String, String, u32, Vec<u8>)> {
         entry.read_to_end(&mut bytes).unwrap();
         (name, time, entry.crc32(), bytes)
     };
-    (0..zip.len()).collect::<Vec<_>>().into_iter().map(read).collect()
+    (0..count).map(read).collect()
 }
 
 #[test]
@@ -47,7 +48,9 @@ fn a_snapshot_says_what_it_holds() {
     let expected: Vec<_> =
         there.filter(|n| !n.ends_with('/') && !["00_manifest.json", "99_integrity.json"].contains(n)).collect();
     assert_eq!(listed, expected);
-    for (entry, said) in snapshot.iter().filter(|e| listed.contains(&e.0.as_str())).zip(integrity["entries"].as_array().unwrap()) {
+    for (entry, said) in
+        snapshot.iter().filter(|e| listed.contains(&e.0.as_str())).zip(integrity["entries"].as_array().unwrap())
+    {
         assert_eq!(said["size"].as_u64().unwrap(), entry.3.len() as u64, "{}", entry.0);
     }
     let users = snapshot.iter().find(|e| e.0.ends_with("70_userdata.pjson")).unwrap();

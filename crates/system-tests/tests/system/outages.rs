@@ -13,8 +13,14 @@ fn without_the_database_there_is_a_503_within_two_seconds() {
     system.export("cell1", "before");
     let proxy = system.database_proxy.as_ref().unwrap();
     for (what, cut) in [("down", true), ("frozen", false)] {
-        if cut { proxy.down() } else { proxy.freeze() }
-        for (method, target) in [("POST", "/cell1/__export"), ("GET", "/cell1/__export"), ("GET", "/cell1/__snapshot/a.zip")] {
+        if cut {
+            proxy.down()
+        } else {
+            proxy.freeze()
+        }
+        for (method, target) in
+            [("POST", "/cell1/__export"), ("GET", "/cell1/__export"), ("GET", "/cell1/__snapshot/a.zip")]
+        {
             let asked = Instant::now();
             let answer = system.request(method, target, &[], None);
             let took = asked.elapsed();
@@ -24,9 +30,7 @@ fn without_the_database_there_is_a_503_within_two_seconds() {
             assert!(!answer.text().contains("postgres"), "{}", answer.text());
         }
         proxy.up();
-        system.eventually("the api is back", || {
-            system.request("GET", "/cell1/__export", &[], None).status == 200
-        });
+        system.eventually("the api is back", || system.request("GET", "/cell1/__export", &[], None).status == 200);
         // Whether the request of the outage was stored or not: what is stored gets done.
         system.wait_ready("cell1");
     }

@@ -37,7 +37,10 @@ fn depths_and_bodies_follow_the_table() {
     let bomb = "<!DOCTYPE x [<!ENTITY a 'aaaaaaaaaa'>]><propfind xmlns='DAV:'>&a;</propfind>";
     for (body, good) in [
         ("<propfind xmlns='DAV:'><allprop/></propfind>", true),
-        ("<?xml version=\"1.0\" encoding=\"utf-8\"?><D:propfind xmlns:D=\"DAV:\"><D:prop><D:x/></D:prop></D:propfind>", true),
+        (
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?><D:propfind xmlns:D=\"DAV:\"><D:prop><D:x/></D:prop></D:propfind>",
+            true,
+        ),
         ("<propfind/>", false),
         ("<prop xmlns='DAV:'/>", false),
         ("<propfind xmlns='DAV:'>", false),
@@ -67,9 +70,8 @@ fn the_xml_is_the_one_old_clients_parse() {
     for name in ["b", "a"] {
         system.export("cell1", name);
     }
-    system.execute(
-        "INSERT INTO snapshot_entry (cell_id, base_name, kind, body) SELECT id, 'c', 'error', '{}' FROM cell",
-    );
+    system
+        .execute("INSERT INTO snapshot_entry (cell_id, base_name, kind, body) SELECT id, 'c', 'error', '{}' FROM cell");
     // What is being made is not shown, not even as an empty response.
     system.execute("INSERT INTO snapshot_entry (cell_id, base_name, kind) SELECT id, 'd', 'pending' FROM cell");
     let answer = system.request("PROPFIND", "/cell1/__snapshot/", &[("Depth", "1")], None);
@@ -92,7 +94,9 @@ fn the_xml_is_the_one_old_clients_parse() {
     let expected = ["__snapshot", "__snapshot/a.zip", "__snapshot/b.zip", "__snapshot/c.error"];
     assert_eq!(files, expected.map(|e| format!("{cell}{e}")).iter().collect::<Vec<_>>());
     assert_eq!(system.files("cell1"), ["a.zip", "b.zip", "c.error"]);
-    for part in ["<getcontenttype>application/zip</getcontenttype>", "<getcontenttype>application/json</getcontenttype>"] {
+    for part in
+        ["<getcontenttype>application/zip</getcontenttype>", "<getcontenttype>application/json</getcontenttype>"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     let modified = text.split("<getlastmodified>").nth(1).and_then(|t| t.split('<').next()).unwrap();

@@ -19,7 +19,10 @@ fn unzip_python_7z_and_java_read_a_snapshot() {
         ("python3", &["-c", python, &snapshot]),
         ("7z", &["t", &snapshot]),
         ("7z", &["l", "-slt", &snapshot]),
-        ("jar", &["-J-Dfile.encoding=UTF-8", "-J-Dsun.jnu.encoding=UTF-8", "-J-Dstdout.encoding=UTF-8", "tf", &snapshot]),
+        (
+            "jar",
+            &["-J-Dfile.encoding=UTF-8", "-J-Dsun.jnu.encoding=UTF-8", "-J-Dstdout.encoding=UTF-8", "tf", &snapshot],
+        ),
     ];
     for (name, arguments) in readers {
         let Some((ok, output)) = program(name, arguments) else {

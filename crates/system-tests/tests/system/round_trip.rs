@@ -7,11 +7,8 @@ use system_tests::system::{Options, System};
 
 /// load → POST → poll → PROPFIND → GET, then the judge. `unit` is the host of the unit that wrote the original.
 fn round_trip(original: &Path, scheme: &str, unit: &str, port: &str) {
-    let settings = vec![
-        ("UNIT_SCHEME", scheme.to_owned()),
-        ("UNIT_FQDN", unit.to_owned()),
-        ("UNIT_PORT", port.to_owned()),
-    ];
+    let settings =
+        vec![("UNIT_SCHEME", scheme.to_owned()), ("UNIT_FQDN", unit.to_owned()), ("UNIT_PORT", port.to_owned())];
     let mut system = System::start_with(Options { settings, ..Options::default() });
     let authority = if port.is_empty() { unit.to_owned() } else { format!("{unit}:{port}") };
     let host = [("Host", authority.as_str())];
@@ -30,7 +27,10 @@ fn round_trip(original: &Path, scheme: &str, unit: &str, port: &str) {
     });
     let headers = [host.as_slice(), &[("Depth", "1")]].concat();
     let listed = system.request("PROPFIND", &format!("/{cell}/__snapshot"), &headers, None).text();
-    assert!(listed.contains(&format!("<href>{scheme}://{authority}/{cell}/__snapshot/round-trip.zip</href>")), "{listed}");
+    assert!(
+        listed.contains(&format!("<href>{scheme}://{authority}/{cell}/__snapshot/round-trip.zip</href>")),
+        "{listed}"
+    );
     let got = system.request("GET", &format!("/{cell}/__snapshot/round-trip.zip"), &host, None);
     assert_eq!((got.status, got.header("content-type")), (200, Some("application/zip")));
     assert!(listed.contains(&format!("<getcontentlength>{}</getcontentlength>", got.body.len())), "{listed}");

@@ -91,9 +91,8 @@ fn cells_can_be_host_names() {
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{host}{target}: {}", answer.text());
     }
     let wrong = get("other.example", "/__export");
-    let expected = format!(
-        "Invalid URL authority [other.example]. This unit is configured for URL authority [{unit}, *.{unit}]"
-    );
+    let expected =
+        format!("Invalid URL authority [other.example]. This unit is configured for URL authority [{unit}, *.{unit}]");
     assert_eq!(wrong.message(), expected);
 }
 
@@ -114,18 +113,67 @@ fn headers_are_processed_in_the_order_of_the_contract() {
         ("a long key", "GET", "/cell1/__export", vec![auth, ("X-Personium-RequestKey", &long)], 400, "PR400-EV-0002"),
         ("anonymous OPTIONS before the key", "OPTIONS", "/x", vec![("X-Personium-RequestKey", "a b")], 200, ""),
         ("the method of a POST", "POST", "/cell1/__export", vec![auth, ("X-HTTP-Method-Override", "GET")], 200, ""),
-        ("case matters", "POST", "/cell1/__snapshot", vec![auth, ("Depth", "1"), ("X-HTTP-Method-Override", "propfind")], 405, "PR405-MC-0001"),
-        ("PROPFIND by POST", "POST", "/cell1/__snapshot", vec![auth, ("Depth", "1"), ("X-HTTP-Method-Override", "PROPFIND")], 207, ""),
+        (
+            "case matters",
+            "POST",
+            "/cell1/__snapshot",
+            vec![auth, ("Depth", "1"), ("X-HTTP-Method-Override", "propfind")],
+            405,
+            "PR405-MC-0001",
+        ),
+        (
+            "PROPFIND by POST",
+            "POST",
+            "/cell1/__snapshot",
+            vec![auth, ("Depth", "1"), ("X-HTTP-Method-Override", "PROPFIND")],
+            207,
+            "",
+        ),
         ("only of a POST", "GET", "/cell1/__export", vec![auth, ("X-HTTP-Method-Override", "DELETE")], 200, ""),
         ("any header", "GET", "/cell1/__export", vec![("X-Override", &overridden)], 200, ""),
-        ("replaced", "GET", "/cell1/__export", vec![auth, ("X-Override", "Authorization: Bearer x")], 401, "PR401-AU-0006"),
+        (
+            "replaced",
+            "GET",
+            "/cell1/__export",
+            vec![auth, ("X-Override", "Authorization: Bearer x")],
+            401,
+            "PR401-AU-0006",
+        ),
         ("no colon, no override", "GET", "/cell1/__export", vec![auth, ("X-Override", "Authorization")], 200, ""),
-        ("two of them", "PROPFIND", "/cell1/__snapshot", vec![("X-Override", &overridden), ("X-Override", "Depth:0")], 207, ""),
-        ("forwarded host", "GET", "/cell1/__export", vec![auth, ("Host", &authority), ("X-Forwarded-Host", "other.example")], 400, "PR400-CM-0005"),
+        (
+            "two of them",
+            "PROPFIND",
+            "/cell1/__snapshot",
+            vec![("X-Override", &overridden), ("X-Override", "Depth:0")],
+            207,
+            "",
+        ),
+        (
+            "forwarded host",
+            "GET",
+            "/cell1/__export",
+            vec![auth, ("Host", &authority), ("X-Forwarded-Host", "other.example")],
+            400,
+            "PR400-CM-0005",
+        ),
         ("forwarded path", "GET", "/nowhere", vec![auth, ("X-Forwarded-Path", "/cell1/__export?x=y")], 200, ""),
         ("an Accept that is none", "GET", "/cell1/__export", vec![auth, ("Accept", "foo")], 406, "PR406-CM-0001"),
-        ("an Accept that is not ASCII", "GET", "/cell1/__export", vec![auth, ("Accept", "té/xt")], 400, "PR400-OD-0041"),
-        ("a Content-Type that is none", "POST", "/cell1/__export", vec![auth, ("Content-Type", "garbage")], 400, "PR400-OD-0041"),
+        (
+            "an Accept that is not ASCII",
+            "GET",
+            "/cell1/__export",
+            vec![auth, ("Accept", "té/xt")],
+            400,
+            "PR400-OD-0041",
+        ),
+        (
+            "a Content-Type that is none",
+            "POST",
+            "/cell1/__export",
+            vec![auth, ("Content-Type", "garbage")],
+            400,
+            "PR400-OD-0041",
+        ),
     ];
     for (case, method, target, headers, status, code) in table {
         let answer = system.anonymous(method, target, &headers, None);
@@ -151,7 +199,12 @@ fn credentials_are_judged_as_the_contract_says() {
         ("", vec![("Authorization", "Basic !")], 401, "PR401-AU-0004"),
         ("", vec![("Authorization", "Basic bm9jb2xvbg==")], 401, "PR401-AU-0004"),
         ("", vec![("Authorization", "Basic bWU6c2VjcmV0")], 401, "PR401-AU-0011"),
-        ("", vec![("Authorization", &bearer), ("X-Personium-Unit-User", "https://u.example/#me")], 403, "PR403-AU-0002"),
+        (
+            "",
+            vec![("Authorization", &bearer), ("X-Personium-Unit-User", "https://u.example/#me")],
+            403,
+            "PR403-AU-0002",
+        ),
         ("?p_cookie_peer=x", vec![], 401, "PR401-AU-0009"),
         ("?p_cookie_peer=x", vec![("Authorization", &bearer)], 200, ""),
         ("?p_cookie_peer=", vec![("Cookie", "p_cookie=x")], 401, "PR401-AU-0001"),
