@@ -215,8 +215,10 @@ async fn read(
         // The library's own stream reads files in pieces of 8 KiB, each a trip to another thread.
         GetResultPayload::File(mut file, _) => {
             file.seek(SeekFrom::Start(range.start)).map_err(generic)?;
-            let file = tokio::fs::File::from_std(file).take(range.end - range.start);
-            Ok(ReaderStream::with_capacity(file, limits::PIECE).map_err(generic).boxed())
+            let length = range.end - range.start;
+            let piece = length.clamp(1, limits::PIECE as u64) as usize;
+            let file = tokio::fs::File::from_std(file).take(length);
+            Ok(ReaderStream::with_capacity(file, piece).map_err(generic).boxed())
         }
         GetResultPayload::Stream(stream) => Ok(stream),
     }

@@ -20,6 +20,7 @@ use crate::source::ContentRef;
 mod guarded;
 mod integrity;
 mod prove;
+mod trial;
 mod utf8_flag;
 mod writer;
 

@@ -3,8 +3,6 @@
 use std::io::{BufWriter, Write};
 
 use chrono::{DateTime, Datelike, Timelike};
-use flate2::Compression;
-use flate2::write::DeflateEncoder;
 use model::area::{Part, SnapshotArea};
 use model::job::Amount;
 use model::layout;
@@ -16,6 +14,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::guarded::{Abandon, Guarded};
 use super::integrity::{self, Record, Records, Spool};
+use super::trial::Trial;
 use super::{EntryHead, Piece, Totals};
 use crate::control::Control;
 use crate::failure::Failure;
@@ -48,6 +47,7 @@ pub(super) fn write(
         zip: ZipWriter::new(BufWriter::with_capacity(limits::PIECE, file)),
         spool: Spool::new().map_err(io)?,
         open: None,
+        trial: Trial::new(),
     };
     let result = loop {
         if let Some(reason) = control.stopped() {
@@ -78,6 +78,7 @@ struct Writer {
     zip: Zip,
     spool: Spool,
     open: Option<Open>,
+    trial: Trial,
 }
 
 /// The entry that is being written.
@@ -110,7 +111,10 @@ impl Writer {
                 let ended = self.close()?;
                 // The manifest differs between two exports; stored, it always takes the same space, so that nothing
                 // behind it moves.
-                let method = if head.name == layout::MANIFEST { CompressionMethod::Stored } else { deflated(&bytes) };
+                let method = match head.name.as_str() {
+                    layout::MANIFEST => CompressionMethod::Stored,
+                    _ => CompressionMethod::Deflated,
+                };
                 self.begin(Open::new(head, None), method)?;
                 self.bytes(&bytes)?;
                 Ok(ended)
@@ -143,7 +147,8 @@ impl Writer {
         match self.open.take() {
             Some(mut open) if open.undecided => {
                 open.undecided = false;
-                self.begin(open, deflated(beginning))
+                let method = self.trial.method(beginning);
+                self.begin(open, method)
             }
             other => {
                 self.open = other;
@@ -208,30 +213,6 @@ fn webdav(error: zip::result::ZipError) -> Failure {
     Failure::zip("add webdav data to snapshot file", error)
 }
 
-/// Decides by trial: what does not shrink by a thirtieth is stored.
-fn deflated(sample: &[u8]) -> CompressionMethod {
-    let sample = &sample[..sample.len().min(limits::SAMPLE)];
-    let mut trial = DeflateEncoder::new(Counting(0), Compression::fast());
-    let shrunk = trial.write_all(sample).and_then(|()| trial.finish()).map(|c| c.0);
-    match shrunk {
-        Ok(size) if size < sample.len() - sample.len() / 30 => CompressionMethod::Deflated,
-        _ => CompressionMethod::Stored,
-    }
-}
-
-struct Counting(usize);
-
-impl Write for Counting {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 fn options(head: &EntryHead, method: CompressionMethod, mode: u32) -> SimpleFileOptions {
     let level = (method == CompressionMethod::Deflated).then_some(LEVEL);
     SimpleFileOptions::default()
@@ -257,15 +238,6 @@ fn zip_time(millis: i64) -> zip::DateTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_does_not_shrink_is_stored() {
-        let mut random = vec![0; limits::SAMPLE * 2];
-        fastrand::Rng::with_seed(1).fill(&mut random);
-        assert_eq!(deflated(&random), CompressionMethod::Stored);
-        assert_eq!(deflated(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), CompressionMethod::Deflated);
-        assert_eq!(deflated(b""), CompressionMethod::Stored);
-    }
 
     #[test]
     fn entry_times_are_clamped_to_what_a_zip_can_say() {

@@ -93,6 +93,10 @@ fn a_refused_read_is_a_failure_at_once_and_leaks_nothing() {
         "CREATE VIEW document AS SELECT cell_id, type, position, id, (1 / (position - position))::text AS body FROM document_rows",
     );
     assert_eq!(system.post_export("cell1", "one").status, 202);
+    system.eventually("it ends", || system.value("SELECT state FROM job") == "failed");
+    assert_eq!(system.value("SELECT attempt FROM job"), "1");
+    system.execute("DROP VIEW document");
+    system.execute("ALTER TABLE document_rows RENAME TO document");
     let error = error_file(&system, "one");
     assert_eq!((error.code().as_str(), error.message().as_str()), ("PR500-SV-0002", "Datastore unknown error."));
 }
