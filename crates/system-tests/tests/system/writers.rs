@@ -76,7 +76,8 @@ async fn transfer(connection: &mut PgConnection) {
     // Locked in a fixed order, so that two transfers never wait for each other in a circle.
     let moved = sqlx::query(
         "WITH both_ends AS (
-           SELECT id, body::jsonb AS body FROM document WHERE type = 'UserData' AND id IN ($1, $2)
+           SELECT id, body::jsonb AS body FROM document
+           WHERE cell_id = (SELECT id FROM cell) AND type = 'UserData' AND id IN ($1, $2)
            ORDER BY id FOR UPDATE
          )
          UPDATE document d
