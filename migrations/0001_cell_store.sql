@@ -13,6 +13,8 @@ COMMENT ON COLUMN cell.id IS 'Internal id of the cell; also the id of its main b
 COMMENT ON COLUMN cell.name IS 'Name in the cell URL. Unique in the unit; compared case-sensitively.';
 COMMENT ON COLUMN cell.owner IS 'URL of the unit user who owns the cell, as stored in the cell document; NULL = no owner.';
 COMMENT ON COLUMN cell.document IS 'The cell document (10_odata/00_cell.json of a snapshot), verbatim, one line without its end.';
+COMMENT ON CONSTRAINT cell_pkey ON cell IS 'One cell per id.';
+COMMENT ON CONSTRAINT cell_name_key ON cell IS 'One cell per name: every request finds its cell here.';
 COMMENT ON COLUMN cell.created_at IS 'When the row was made here; the cell''s own times are in its document.';
 
 -- An enum sorts in the order of its labels: ORDER BY type is the order of the files in a snapshot.
@@ -60,6 +62,7 @@ COMMENT ON COLUMN blob.id IS 'Random id; never used twice.';
 COMMENT ON COLUMN blob.cell_id IS 'The cell whose file it is (cell.id).';
 COMMENT ON COLUMN blob.size IS 'Length in bytes.';
 COMMENT ON COLUMN blob.sha256 IS 'SHA-256 of the bytes; an export proves what it wrote against it.';
+COMMENT ON CONSTRAINT blob_pkey ON blob IS 'Nodes name blobs by id.';
 COMMENT ON COLUMN blob.created_at IS 'When the contents were stored.';
 CREATE INDEX blob_cell ON blob (cell_id);
 COMMENT ON INDEX blob_cell IS 'All blobs of a cell, for its deletion.';
@@ -118,10 +121,13 @@ BEGIN
       AND NOT t.id = ANY (opened);
     stack := stack || coalesce(found_targets, '{}');
   END LOOP;
-  UPDATE document d SET position = p.position
-  FROM (SELECT id, nextval('document_front') AS position
-        FROM (SELECT id FROM unnest(placed) WITH ORDINALITY AS o (id, n) ORDER BY n DESC) last_first) p
-  WHERE d.cell_id = p_cell AND d.type = 'UserData' AND d.id = p.id;
+  -- Drawn once: a join may read its input again for every row, and nextval would answer anew each time.
+  WITH moved AS MATERIALIZED (
+    SELECT id, nextval('document_front') AS position
+    FROM (SELECT id FROM unnest(placed) WITH ORDINALITY AS o (id, n) ORDER BY n DESC) last_first)
+  UPDATE document d SET position = moved.position
+  FROM moved
+  WHERE d.cell_id = p_cell AND d.type = 'UserData' AND d.id = moved.id;
   RETURN cardinality(placed);
 END $$;
 COMMENT ON FUNCTION document_targets_first(text, text) IS 'Restores "targets before users" for one document; returns how many documents it moved.';
