@@ -66,12 +66,10 @@ impl Failure {
 
     /// Reading or writing a file of ours failed. `doing` goes into the message.
     pub fn io(doing: &str, error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::new(Decision::Wait, ErrorCode::DiskFull.body(), Some(Box::new(error)))
-            }
-            _ => Self::new(Decision::Retry, ErrorCode::FilesIo.with(&[doing]), Some(Box::new(error))),
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Self::new(Decision::Wait, ErrorCode::DiskFull.body(), Some(Box::new(error)));
         }
+        Self::new(Decision::Retry, ErrorCode::FilesIo.with(&[doing]), Some(Box::new(error)))
     }
 
     /// The area has no space for another snapshot.
@@ -104,10 +102,10 @@ impl Failure {
 
     /// The zip library refused.
     pub fn zip(doing: &str, error: zip::result::ZipError) -> Self {
-        match error {
-            zip::result::ZipError::Io(error) => Self::io(doing, error),
-            other => Self::new(Decision::Retry, ErrorCode::FilesIo.with(&[doing]), Some(Box::new(other))),
+        if let zip::result::ZipError::Io(error) = error {
+            return Self::io(doing, error);
         }
+        Self::new(Decision::Retry, ErrorCode::FilesIo.with(&[doing]), Some(Box::new(error)))
     }
 
     /// A fault of this program.

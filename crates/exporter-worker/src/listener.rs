@@ -97,7 +97,7 @@ async fn supervise(settings: BrokerSettings, slot: usize, mut idle: watch::Recei
             Err(error) => tracing::warn!(slot, error = %Chain(&error), "cannot hear doorbells, polling meanwhile"),
         }
         failing = true;
-        sleep(pause.next()).await;
+        sleep(pause.take()).await;
         if rings.is_closed() {
             return;
         }

@@ -58,7 +58,7 @@ async fn supervise(settings: BrokerSettings, service: &'static str, mut jobs: mp
         }
         failing = true;
         // Doorbells of the meantime are the relay's: kept here they would all ring at once, late.
-        let until = tokio::time::Instant::now() + pause.next();
+        let until = tokio::time::Instant::now() + pause.take();
         loop {
             match tokio::time::timeout_at(until, jobs.recv()).await {
                 Ok(Some(_)) => {}
@@ -184,7 +184,7 @@ impl Pause {
     }
 
     /// Returns how long to wait now.
-    pub fn next(&mut self) -> Duration {
+    pub fn take(&mut self) -> Duration {
         let (shortest, longest) = limits::BROKER_BACKOFF;
         let pause = shortest.max(self.0.mul_f64(fastrand::f64()));
         self.0 = (self.0 * 2).min(longest);

@@ -36,7 +36,9 @@ pub enum SettingsError {
 }
 
 /// Where settings come from: the environment, or a table in tests.
-pub struct Variables(Box<dyn Fn(&str) -> Option<String>>);
+pub struct Variables(Box<Lookup>);
+
+type Lookup = dyn Fn(&str) -> Option<String>;
 
 impl Variables {
     /// Reads the process environment.

@@ -298,7 +298,7 @@ async fn a_job_past_its_deadline_fails_with_what_kept_it(pool: PgPool) {
         } else {
             expire(&pool, fence.job).await;
         }
-        assert_eq!(state(&pool, fence.job).await.is_final(), false);
+        assert!(!state(&pool, fence.job).await.is_final());
         let late = "UPDATE job SET deadline_at = clock_timestamp() - interval '1 second' WHERE id = $1";
         execute(&pool, late, fence.job).await.expect("late");
         assert_eq!(jobs::reap(c, 10).await.expect("works"), [(fence.job, Reaping::PastDeadline)]);

@@ -150,23 +150,16 @@ impl Archive {
         let text = String::from_utf8(bytes).map_err(|_| LoadError::entry(&name, "not UTF-8"))?;
         json_rules::check(&text).map_err(|what| LoadError::entry(&name, what))?;
         let value: Value = serde_json::from_str(&text).map_err(|e| LoadError::entry(&name, e))?;
-        match value {
-            Value::Object(_) => Ok((text, value)),
-            _ => Err(LoadError::entry(&name, "not a JSON object")),
-        }
+        if value.is_object() { Ok((text, value)) } else { Err(LoadError::entry(&name, "not a JSON object")) }
     }
 
     fn check_manifest(&mut self) -> Result<(), LoadError> {
         let (_, manifest) = self.small_json(self.known[layout::MANIFEST], limits::SMALL_JSON)?;
         let bad = |what: String| Err(LoadError::entry(layout::MANIFEST, what));
-        match &manifest["export_version"] {
-            Value::Number(n) if n.as_i64() == Some(layout::EXPORT_VERSION) => {}
-            other => {
-                return bad(format!(
-                    "export_version is {other}, only the integer {} can be loaded",
-                    layout::EXPORT_VERSION
-                ));
-            }
+        let version = &manifest["export_version"];
+        if version.as_i64() != Some(layout::EXPORT_VERSION) {
+            let only = layout::EXPORT_VERSION;
+            return bad(format!("export_version is {version}, only the integer {only} can be loaded"));
         }
         if !manifest["unit_url"].is_string() || !manifest["create_date"].is_i64() {
             return bad("unit_url must be a string and create_date an integer".to_owned());

@@ -35,10 +35,7 @@ pub(super) fn check<'a>(line: &'a [u8], of: DocumentType, identity: &Identity) -
     check_envelope(&value, of.name())?;
     check_source(&value["_source"], of, &identity.old_id)?;
     let id = value["_id"].as_str().unwrap_or_default().to_owned();
-    let targets = match of {
-        DocumentType::UserData => targets(&value["_source"]["ll"])?,
-        _ => Vec::new(),
-    };
+    let targets = if of == DocumentType::UserData { targets(&value["_source"]["ll"])? } else { Vec::new() };
     if !identity.is_remapped() {
         return Ok(Checked { id, body: Cow::Borrowed(text), targets });
     }
@@ -108,12 +105,13 @@ fn check_source(source: &Value, of: DocumentType, cell_id: &str) -> Result<(), S
         ("t2", text, link),
         ("k2", text, link),
     ] {
-        match &source[name] {
-            // Null and absent mean the same.
-            Value::Null if required => return Err(format!("_source.{name} is missing")),
-            Value::Null => {}
-            value if !is_right(value) => return Err(format!("_source.{name} is not {what}")),
-            _ => {}
+        let value = &source[name];
+        // Null and absent mean the same.
+        if value.is_null() && required {
+            return Err(format!("_source.{name} is missing"));
+        }
+        if !value.is_null() && !is_right(value) {
+            return Err(format!("_source.{name} is not {what}"));
         }
     }
     Ok(())

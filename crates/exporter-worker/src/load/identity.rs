@@ -33,11 +33,11 @@ impl Identity {
             return Err(bad("_source.h is missing"));
         }
         let Some(old_name) = source["s"]["Name"].as_str() else { return Err(bad("_source.s.Name is missing")) };
-        let old_owner = match &source["h"]["Owner"] {
-            Value::Null => None,
-            Value::String(owner) => Some(owner.clone()),
-            _ => return Err(bad("_source.h.Owner is not a string")),
-        };
+        let owner = &source["h"]["Owner"];
+        if !owner.is_null() && !owner.is_string() {
+            return Err(bad("_source.h.Owner is not a string"));
+        }
+        let old_owner = owner.as_str().map(str::to_owned);
         let old_id = value["_id"].as_str().unwrap_or_default().to_owned();
         if source["c"].as_str().is_some_and(|c| c != old_id) {
             return Err(bad("_source.c differs from _id"));

@@ -64,6 +64,9 @@ pub struct Totals {
     pub content: Amount,
 }
 
+/// Where the finished file, or why there is none, is heard of.
+pub type Finished = oneshot::Receiver<Result<FinishedBlob, Failure>>;
+
 /// Starts the thread. The snapshot's key and digest come back once the file is durable under its final name.
 ///
 /// # Errors
@@ -72,7 +75,7 @@ pub fn start(
     area: SnapshotArea,
     key: SnapshotKey,
     control: Control,
-) -> Result<(mpsc::Sender<Piece>, oneshot::Receiver<Result<FinishedBlob, Failure>>), Failure> {
+) -> Result<(mpsc::Sender<Piece>, Finished), Failure> {
     let doing = "create snapshot file";
     let part = area.create_part(&key).map_err(|e| Failure::io(doing, e))?;
     let (pieces, receiver) = mpsc::channel(limits::PIECES_WAITING);

@@ -140,8 +140,8 @@ fn digest(mut file: std::fs::File, control: &Control) -> std::io::Result<Proved>
 }
 
 fn unreadable(error: zip::result::ZipError) -> Failure {
-    match error {
-        zip::result::ZipError::Io(error) => Failure::io("verify snapshot file", error),
-        other => Failure::unproved(other.to_string()),
+    if let zip::result::ZipError::Io(error) = error {
+        return Failure::io("verify snapshot file", error);
     }
+    Failure::unproved(error.to_string())
 }

@@ -188,7 +188,8 @@ fn credentials_are_judged_as_the_contract_says() {
     system.sample_cell("cell1", &[]);
     let bearer = format!("Bearer {TOKEN}");
     let wrong = format!("Bearer {TOKEN}x");
-    let table: Vec<(&str, Vec<(&str, &str)>, u16, &str)> = vec![
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, u16, &'a str);
+    let table: Vec<Case<'_>> = vec![
         ("", vec![], 401, "PR401-AU-0001"),
         ("", vec![("Authorization", &bearer)], 200, ""),
         ("", vec![("Authorization", &wrong)], 401, "PR401-AU-0006"),
