@@ -1,5 +1,6 @@
 //! One claimed job, from the claim to a row that says what became of it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use model::area::{SnapshotArea, SnapshotKey};
@@ -34,6 +35,8 @@ pub struct Attempts<S> {
     pub area: SnapshotArea,
     /// URL of the unit, for manifests.
     pub unit_url: String,
+    /// Directory for temporary files.
+    pub scratch: PathBuf,
     /// The database, for heartbeats and for settling.
     pub database: SecretString,
     /// The protocol's times.
@@ -95,7 +98,8 @@ impl<S: CellSource + Clone> Attempts<S> {
     /// The export, in a task of its own so that a panic ends the attempt and nothing else.
     async fn export(&self, claim: &Claim, token: Uuid, control: &Control) -> Result<FinishedBlob, Failure> {
         let key = SnapshotKey { job: claim.fence.job, attempt: claim.fence.attempt, token };
-        let order = Order { cell: claim.cell_id.clone(), key, unit_url: self.unit_url.clone() };
+        let order =
+            Order { cell: claim.cell_id.clone(), key, unit_url: self.unit_url.clone(), scratch: self.scratch.clone() };
         let (source, area, shared) = (self.source.clone(), self.area.clone(), control.clone());
         let task = async move { export::export(&source, &area, &order, &shared).await };
         let mut running: JoinHandle<_> = tokio::spawn(task.in_current_span());

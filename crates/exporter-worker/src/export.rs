@@ -1,5 +1,7 @@
 //! One export: a view of a cell in, a finished snapshot file out. Knows neither broker nor job table.
 
+use std::path::PathBuf;
+
 use bytes::{Bytes, BytesMut};
 use model::area::{Pieces, SnapshotArea, SnapshotKey, next_piece};
 use model::cell::CellId;
@@ -24,6 +26,8 @@ pub struct Order {
     pub key: SnapshotKey,
     /// URL of the unit, for the manifest.
     pub unit_url: String,
+    /// Directory for temporary files.
+    pub scratch: PathBuf,
 }
 
 /// Exports a cell. When this returns `Ok`, the file is complete, proved and durable; no row names it yet.
@@ -41,7 +45,7 @@ pub async fn export<S: CellSource>(
     }
     let view = source.open(&order.cell).await?;
     control.set_total(view.summary().total());
-    let (pieces, finished) = snapshot::start(area.clone(), order.key.clone(), control.clone())?;
+    let (pieces, finished) = snapshot::start(area.clone(), order.scratch.clone(), order.key.clone(), control.clone())?;
     let feeding = async {
         let feeder = Feeder { pieces: &pieces, control };
         feeder.feed(source, view, &order.unit_url).await

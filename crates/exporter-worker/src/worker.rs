@@ -49,6 +49,7 @@ impl Worker {
             source: PostgresSource::new(database.clone(), blobs.clone(), scratch.clone()),
             area,
             unit_url: settings.unit.url(),
+            scratch: scratch.clone(),
             database,
             jobs: settings.jobs.clone(),
             drain: settings.work.drain,

@@ -1,7 +1,7 @@
 //! Who is asking, and whether they may do everything with a cell.
 //!
 //! Credentials are *parsed* for every request and *judged* where a resource needs them: what is wrong with them is
-//! remembered, not thrown, because routing errors come first. Having a [`CellRoot`] is the proof of the judgement;
+//! remembered, not thrown, because routing errors come first. Having a `CellRoot` is the proof of the judgement;
 //! handlers take nothing less.
 
 mod credentials;
@@ -16,7 +16,7 @@ use crate::error::ApiError;
 
 /// Who is asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Principal {
+pub(crate) enum Principal {
     /// Showed the unit master token.
     UnitMaster,
     /// Showed the unit master token and asked to be this unit user, who has no roles.

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use model::layout::DocumentType;
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,8 @@ pub(super) struct Record {
 pub(super) struct Spool(BufWriter<File>);
 
 impl Spool {
-    pub(super) fn new() -> io::Result<Self> {
-        tempfile::tempfile().map(|f| Self(BufWriter::new(f)))
+    pub(super) fn new(scratch: &Path) -> io::Result<Self> {
+        tempfile::tempfile_in(scratch).map(|f| Self(BufWriter::new(f)))
     }
 
     pub(super) fn add(&mut self, record: &Record) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! up the runtime, and a blocked disk must not hold up a heartbeat.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use model::area::{Part, SnapshotArea, SnapshotKey};
@@ -73,6 +74,7 @@ pub type Finished = oneshot::Receiver<Result<FinishedBlob, Failure>>;
 /// When the part file or the thread cannot be made.
 pub fn start(
     area: SnapshotArea,
+    scratch: PathBuf,
     key: SnapshotKey,
     control: Control,
 ) -> Result<(mpsc::Sender<Piece>, Finished), Failure> {
@@ -85,7 +87,7 @@ pub fn start(
         .name("snapshot".into())
         .spawn(move || {
             let _span = span.entered();
-            let made = catch_unwind(AssertUnwindSafe(|| make(&area, part, &key, receiver, &control)));
+            let made = catch_unwind(AssertUnwindSafe(|| make(&area, &scratch, part, &key, receiver, &control)));
             let made = made.unwrap_or_else(|panic| Err(Failure::internal(panic_text(panic.as_ref()))));
             let _ = done.send(made);
         })
@@ -96,12 +98,13 @@ pub fn start(
 /// Writes, proves and publishes. On any error the part file is removed and nothing was visible.
 fn make(
     area: &SnapshotArea,
+    scratch: &Path,
     part: Part,
     key: &SnapshotKey,
     pieces: mpsc::Receiver<Piece>,
     control: &Control,
 ) -> Result<FinishedBlob, Failure> {
-    let written = writer::write(area, &part, pieces, control)?;
+    let written = writer::write(area, scratch, &part, pieces, control)?;
     utf8_flag::set(&part)?;
     let proved = prove::prove(&part, written, control)?;
     part.publish().map_err(|e| Failure::io("sync failed", e))?;

@@ -1,6 +1,7 @@
 //! Turns pieces into zip entries. Entry order, times and bytes are a pure function of the pieces.
 
 use std::io::{BufWriter, Write};
+use std::path::Path;
 
 use chrono::{DateTime, Datelike, Timelike};
 use model::area::{Part, SnapshotArea};
@@ -36,6 +37,7 @@ pub(super) struct Written {
 /// [`Failure`]; the part file then holds nothing that could be taken for an archive.
 pub(super) fn write(
     area: &SnapshotArea,
+    scratch: &Path,
     part: &Part,
     mut pieces: mpsc::Receiver<Piece>,
     control: &Control,
@@ -45,7 +47,7 @@ pub(super) fn write(
     let file = Guarded::new(part.writer().map_err(io)?, area.clone(), abandon.clone());
     let mut writer = Writer {
         zip: ZipWriter::new(BufWriter::with_capacity(limits::PIECE, file)),
-        spool: Spool::new().map_err(io)?,
+        spool: Spool::new(scratch).map_err(io)?,
         open: None,
         trial: Trial::new(),
     };
