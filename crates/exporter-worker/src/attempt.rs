@@ -231,3 +231,56 @@ async fn drain(shutdown: CancellationToken, patience: Duration, control: Control
     sleep(patience).await;
     control.stop(StopReason::Shutdown);
 }
+
+#[cfg(test)]
+mod tests {
+    use model::area::Pieces;
+    use model::cell::CellId;
+    use model::settings::Variables;
+    use model::snapshot_name::SnapshotName;
+    use model::store::jobs::Fence;
+
+    use super::*;
+    use crate::source::postgres::PostgresView;
+
+    /// A source with a fault of its own.
+    #[derive(Debug, Clone)]
+    struct Faulty;
+
+    impl CellSource for Faulty {
+        type View = PostgresView;
+
+        async fn open(&self, cell: &CellId) -> Result<PostgresView, Failure> {
+            panic!("no view of {cell}")
+        }
+
+        async fn content(&self, _: Uuid) -> Result<Pieces, object_store::Error> {
+            panic!("no contents")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_the_attempt_and_nothing_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let attempts = Attempts {
+            source: Faulty,
+            area: SnapshotArea::open(directory.path(), 0).expect("an area"),
+            unit_url: "http://localhost/".to_owned(),
+            scratch: directory.path().to_owned(),
+            database: String::new().into(),
+            jobs: JobSettings::read(&Variables::table(&[])).expect("defaults"),
+            drain: Duration::ZERO,
+        };
+        let claim = Claim {
+            fence: Fence { job: Uuid::nil(), attempt: 1, owner: String::new() },
+            cell_id: CellId::parse("c").expect("an id"),
+            cell_name: None,
+            name: SnapshotName::parse("n").expect("a name"),
+            strikes: 0,
+        };
+        let failure = attempts.export(&claim, Uuid::nil(), &Control::default()).await.expect_err("it panics");
+        assert_eq!(failure.decision, Decision::Retry);
+        assert_eq!(failure.error, ErrorCode::Unknown.body(), "nothing of it reaches the user");
+        assert!(Chain(&failure).to_string().contains("panic: no view of c"), "the log has it");
+    }
+}

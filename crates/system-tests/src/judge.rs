@@ -1,14 +1,15 @@
 //! Judges of snapshots that are not ours: the independent checker, and other zip readers.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use zip::{ZipArchive, ZipWriter};
 
-/// Prints that a part of a test is skipped and why, so that nothing is skipped silently.
+/// Says that a part of a test is skipped and why, past the capture of output: nothing is skipped silently.
 pub fn skipped(what: &str) {
-    println!("skipped: {what}");
+    let _ = writeln!(std::io::stderr(), "skipped: {what}");
 }
 
 /// A file that comes with the reference material, when it is there.

@@ -57,7 +57,12 @@ pub(super) fn write(
         }
         match pieces.blocking_recv() {
             None => break Err(Failure::internal("the cell's reader went away".to_owned())),
-            Some(Piece::End(totals)) => break Ok(totals),
+            Some(Piece::End(totals)) => {
+                break writer.close().map(|ended| {
+                    control.wrote(ended);
+                    totals
+                });
+            }
             Some(piece) => match writer.piece(piece) {
                 Ok(amount) => control.wrote(amount),
                 Err(failure) => break Err(failure),
@@ -191,12 +196,10 @@ impl Writer {
         Ok(ended)
     }
 
-    fn finish(mut self, totals: Totals, abandon: &Abandon) -> Result<Written, Failure> {
+    fn finish(self, totals: Totals, abandon: &Abandon) -> Result<Written, Failure> {
         let io = |e| Failure::io("create snapshot file", e);
-        let closed = self.close();
         let Self { mut zip, spool, .. } = self;
         let integrity = || {
-            closed?;
             let mut records = spool.finish().map_err(io)?;
             let head = EntryHead { name: layout::INTEGRITY.to_owned(), modified: 0, large: true };
             let options = options(&head, CompressionMethod::Deflated, 0o644);

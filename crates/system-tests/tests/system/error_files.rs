@@ -152,15 +152,22 @@ fn a_new_export_replaces_an_old_error_and_a_new_error_too() {
 }
 
 #[test]
-fn a_cancelled_export_says_so() {
+fn an_export_that_is_stopped_says_why() {
     let mut system = System::start();
     system.sample_cell("cell1", &["--documents", "60000"]);
-    let _worker = system.worker();
-    assert_eq!(system.post_export("cell1", "one").status, 202);
-    system.eventually("it runs", || system.value("SELECT state FROM job") == "running");
-    system.execute("UPDATE job SET cancel_requested = true");
-    let error = error_file(&system, "one");
-    assert_eq!((error.code().as_str(), error.message().as_str()), ("PR409-EX-0001", "The export was cancelled."));
-    assert_eq!(system.value("SELECT state FROM job"), "cancelled");
-    assert_eq!(walk(&system.area()), 0, "no part file is left");
+    let _worker = system.worker_with(&[("JOB_HEARTBEAT_SECS", "0.05")]);
+    for (stop, name, state, code, text) in [
+        ("cancel_requested = true", "one", "cancelled", "PR409-EX-0001", "The export was cancelled."),
+        ("deadline_at = clock_timestamp()", "two", "failed", "PR503-EX-0002", "The export did not finish in time."),
+    ] {
+        assert_eq!(system.post_export("cell1", name).status, 202);
+        let of = format!("FROM job WHERE name = '{name}'");
+        system.eventually("it runs", || system.value(&format!("SELECT state {of}")) == "running");
+        system.execute(&format!("UPDATE job SET {stop} WHERE name = '{name}'"));
+        let error = error_file(&system, name);
+        assert_eq!((error.code().as_str(), error.message().as_str()), (code, text));
+        assert_eq!(system.value(&format!("SELECT state {of}")), state);
+        assert_eq!(walk(&system.area()), 0, "no part file is left");
+        system.execute("DELETE FROM snapshot_entry");
+    }
 }

@@ -4,14 +4,15 @@ use std::io::{BufRead, BufReader};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use system_tests::system::{System, eventually};
 
 const ACCOUNTS: u64 = 400;
 const EACH: i64 = 1000;
 const WRITERS: usize = 3;
 
-/// Money moves between documents while the cell is exported; the sum must be right in the file.
+/// Money moves between documents while the cell is exported, and a version is counted in a document and in the file tree
+/// at once. In the snapshot the sum must be right, and the two versions must agree.
 #[test]
 fn writers_are_never_refused_and_an_invariant_across_documents_holds() {
     let mut system = System::start();
@@ -43,6 +44,15 @@ fn writers_are_never_refused_and_an_invariant_across_documents_holds() {
                 }
             });
         }
+        scope.spawn(|| {
+            let mut connection = system.block_on(system.pool().acquire()).unwrap().detach();
+            for version in 1.. {
+                if done.load(SeqCst) {
+                    break;
+                }
+                system.block_on(count(&mut connection, version));
+            }
+        });
         eventually("writers are at work", || moved.load(SeqCst) > 50);
         let before = moved.load(SeqCst);
         assert_eq!(system.post_export("cell1", "one").status, 202);
@@ -56,13 +66,29 @@ fn writers_are_never_refused_and_an_invariant_across_documents_holds() {
     let snapshot = std::fs::File::open(system.download("cell1", "one.zip")).unwrap();
     let mut zip = zip::ZipArchive::new(snapshot).unwrap();
     let lines = BufReader::new(zip.by_name("10_odata/70_userdata.pjson").unwrap()).lines();
-    let amounts: Vec<i64> = lines
-        .map(|l| serde_json::from_str::<serde_json::Value>(&l.unwrap()).unwrap())
-        .filter_map(|d| d["_source"]["amount"].as_i64())
-        .collect();
+    let documents: Vec<serde_json::Value> = lines.map(|l| serde_json::from_str(&l.unwrap()).unwrap()).collect();
+    let amounts: Vec<i64> = documents.iter().filter_map(|d| d["_source"]["amount"].as_i64()).collect();
+    let counted = documents.iter().find_map(|d| d["_source"]["version"].as_i64()).unwrap();
+    let root: serde_json::Value = serde_json::from_reader(zip.by_name("20_webdav/.pmeta").unwrap()).unwrap();
+    assert!(counted > 0);
+    assert_eq!(root["v"].as_i64(), Some(counted), "documents and file tree of one instant");
     assert_eq!(amounts.len() as u64, ACCOUNTS);
     assert_eq!(amounts.iter().sum::<i64>(), ACCOUNTS as i64 * EACH);
     assert!(amounts.iter().any(|a| *a != EACH), "money did move");
+}
+
+/// Writes a version into a document and into the metadata of the cell's root, in one transaction.
+async fn count(connection: &mut PgConnection, version: i64) {
+    let mut tx = connection.begin().await.unwrap();
+    for statement in [
+        "INSERT INTO document (cell_id, type, id, body)
+         SELECT id, 'UserData', 'version', '{\"_source\":{\"version\":' || $1 || '},\"_id\":\"version\"}' FROM cell
+         ON CONFLICT (cell_id, type, id) DO UPDATE SET body = excluded.body",
+        "UPDATE node SET pmeta = jsonb_set(pmeta::jsonb, '{v}', to_jsonb($1))::text WHERE path = ''",
+    ] {
+        sqlx::query(statement).bind(version).execute(&mut *tx).await.expect("no write is refused");
+    }
+    tx.commit().await.unwrap();
 }
 
 /// Takes from one account and gives to another, in one transaction.
