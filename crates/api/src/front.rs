@@ -14,7 +14,7 @@ use crate::common::{cors, media_type, request_key};
 use crate::database;
 use crate::error::ApiError;
 use crate::handlers::{download, export, propfind, status};
-use crate::routes::{self, Action, Resource};
+use crate::routes::{self, Action};
 use crate::state::State;
 
 /// Answers a request.
@@ -49,28 +49,26 @@ async fn process(state: &State, request: &Incoming, payload: Payload) -> Result<
         request_key::check(request.headers.get("x-personium-requestkey"))?;
     }
     let principal = auth::parse(request, state.master_token.as_ref());
-    let resource = routes::resource(&target.segments)?;
-    let action = routes::action(&resource, &request.method)?;
+    let action = routes::action(&target.segments, &request.method)?;
     if action == Action::NotImplemented {
         return Err(ErrorCode::NotImplemented.into());
     }
     media_type::check(&request.headers)?;
 
     let root = CellRoot::prove(&principal, cell, url)?;
-    match (action, resource) {
-        (Action::Absent | Action::NotImplemented, _) => Err(ErrorCode::NotImplemented.into()),
-        (Action::Options, Resource::File(file)) => {
+    match action {
+        Action::ExportStatus => status::export(state, &root).await,
+        Action::Export => export::accept(state, &root, request, payload).await,
+        Action::ImportStatus => status::import(),
+        Action::ListArea => propfind::area(state, &root, request, payload).await,
+        Action::DescribeFile(file) => propfind::file(state, &root, &file, request, payload).await,
+        Action::Download(file) => download::get(state, &root, &file, request).await,
+        Action::DownloadHead(file) => download::head(state, &root, &file, request).await,
+        Action::Options(methods) => Ok(cors::options(methods)),
+        Action::FileOptions(file, methods) => {
             download::find(state, &root, &file).await?;
-            Ok(cors::options(routes::allowed(&Resource::File(file))))
+            Ok(cors::options(methods))
         }
-        (Action::Options, resource) => Ok(cors::options(routes::allowed(&resource))),
-        (Action::Post, _) => export::accept(state, &root, request, payload).await,
-        (Action::Propfind, Resource::File(file)) => propfind::file(state, &root, &file, request, payload).await,
-        (Action::Propfind, _) => propfind::area(state, &root, request, payload).await,
-        (Action::Get | Action::Head, Resource::File(file)) => {
-            download::file(state, &root, &file, request, action == Action::Head).await
-        }
-        (Action::Get | Action::Head, Resource::Import) => status::import(),
-        (Action::Get | Action::Head, Resource::Export | Resource::Area) => status::export(state, &root).await,
+        Action::Absent | Action::NotImplemented => Err(ErrorCode::NotImplemented.into()),
     }
 }

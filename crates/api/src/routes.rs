@@ -1,4 +1,4 @@
-//! The one route table: which cell and resource a URL names, and which methods a resource has.
+//! The one route table: which cell a URL names, and what a method means for the path below it.
 
 use model::cell::CellName;
 use model::error_code::ErrorCode;
@@ -8,27 +8,27 @@ use percent_encoding::percent_decode_str;
 use crate::common::incoming::Incoming;
 use crate::error::ApiError;
 
-/// A resource of a cell.
+/// What a request asks for. File names are decoded and may be any text; they never become paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Resource {
-    /// `__export`
-    Export,
-    /// `__import`
-    Import,
-    /// `__snapshot`
-    Area,
-    /// `__snapshot/{file}`, the name decoded. It may be any text; it never becomes a path.
-    File(String),
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    Get,
-    Head,
-    Post,
-    Propfind,
-    Options,
+    /// `GET __export`
+    ExportStatus,
+    /// `POST __export`
+    Export,
+    /// `GET __import`
+    ImportStatus,
+    /// `PROPFIND __snapshot`
+    ListArea,
+    /// `PROPFIND __snapshot/{file}`
+    DescribeFile(String),
+    /// `GET __snapshot/{file}`
+    Download(String),
+    /// `HEAD __snapshot/{file}`
+    DownloadHead(String),
+    /// `OPTIONS` of a resource that always exists, with its methods.
+    Options(&'static str),
+    /// `OPTIONS __snapshot/{file}`, with its methods.
+    FileOptions(String, &'static str),
     /// Exists in Personium, not here yet; told so once the caller is known.
     Absent,
     /// Exists in no Personium; told so at once.
@@ -40,7 +40,7 @@ pub(crate) enum Action {
 pub(crate) struct Target {
     /// The cell; nothing when no cell can have the name in the URL.
     pub(crate) cell: Option<CellName>,
-    /// The cell's name as the URL has it.
+    /// The path below the cell, decoded segment by segment.
     pub(crate) segments: Vec<String>,
 }
 
@@ -77,39 +77,39 @@ pub(crate) fn target(request: &Incoming, unit: &UnitSettings) -> Result<Target, 
     Ok(Target { cell: CellName::parse(&cell), segments: segments.into_iter().map(decode).collect() })
 }
 
-/// Finds the resource below a cell.
-pub(crate) fn resource(segments: &[String]) -> Result<Resource, ErrorCode> {
+/// The route table: finds what a method means for the path below a cell. Methods are case-sensitive.
+///
+/// # Errors
+/// 404 for a path that names no resource, 405 for a method that the resource does not have.
+pub(crate) fn action(segments: &[String], method: &str) -> Result<Action, ErrorCode> {
     match segments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["__export"] => Ok(Resource::Export),
-        ["__import"] => Ok(Resource::Import),
-        ["__snapshot"] => Ok(Resource::Area),
-        ["__snapshot", file] => Ok(Resource::File(file.to_owned())),
+        ["__export"] => match method {
+            "GET" | "HEAD" => Ok(Action::ExportStatus),
+            "POST" => Ok(Action::Export),
+            "OPTIONS" => Ok(Action::Options("OPTIONS, GET, POST")),
+            _ => Err(ErrorCode::MethodNotAllowed),
+        },
+        ["__import"] => match method {
+            "GET" | "HEAD" => Ok(Action::ImportStatus),
+            "POST" => Ok(Action::Absent),
+            "OPTIONS" => Ok(Action::Options("OPTIONS, GET, POST")),
+            _ => Err(ErrorCode::MethodNotAllowed),
+        },
+        ["__snapshot"] => match method {
+            "PROPFIND" => Ok(Action::ListArea),
+            "OPTIONS" => Ok(Action::Options("OPTIONS, PROPFIND")),
+            _ => Err(ErrorCode::MethodNotAllowed),
+        },
+        ["__snapshot", file] => match method {
+            "GET" => Ok(Action::Download(file.to_owned())),
+            "HEAD" => Ok(Action::DownloadHead(file.to_owned())),
+            "PROPFIND" => Ok(Action::DescribeFile(file.to_owned())),
+            "PUT" | "DELETE" => Ok(Action::Absent),
+            "OPTIONS" => Ok(Action::FileOptions(file.to_owned(), "OPTIONS, GET, PUT, DELETE, PROPFIND")),
+            "REPORT" => Ok(Action::NotImplemented),
+            _ => Err(ErrorCode::MethodNotAllowed),
+        },
         _ => Err(ErrorCode::UnknownUri),
-    }
-}
-
-/// Finds what a method means for a resource. Methods are case-sensitive.
-pub(crate) fn action(resource: &Resource, method: &str) -> Result<Action, ErrorCode> {
-    match (resource, method) {
-        (_, "OPTIONS") => Ok(Action::Options),
-        (Resource::Export | Resource::Import | Resource::File(_), "GET") => Ok(Action::Get),
-        (Resource::Export | Resource::Import | Resource::File(_), "HEAD") => Ok(Action::Head),
-        (Resource::Export, "POST") => Ok(Action::Post),
-        (Resource::Import, "POST") | (Resource::File(_), "PUT" | "DELETE") => Ok(Action::Absent),
-        (Resource::Area | Resource::File(_), "PROPFIND") => Ok(Action::Propfind),
-        (Resource::File(_), "REPORT") => Ok(Action::NotImplemented),
-        (Resource::Export | Resource::Import | Resource::Area | Resource::File(_), _) => {
-            Err(ErrorCode::MethodNotAllowed)
-        }
-    }
-}
-
-/// What OPTIONS says of a resource.
-pub(crate) fn allowed(resource: &Resource) -> &'static str {
-    match resource {
-        Resource::Export | Resource::Import => "OPTIONS, GET, POST",
-        Resource::Area => "OPTIONS, PROPFIND",
-        Resource::File(_) => "OPTIONS, GET, PUT, DELETE, PROPFIND",
     }
 }
 
@@ -125,30 +125,33 @@ fn decode(segment: &str) -> String {
 mod tests {
     use super::*;
 
+    fn routed(path: &str, method: &str) -> Result<Action, ErrorCode> {
+        action(&path.split('/').map(decode).collect::<Vec<_>>(), method)
+    }
+
     #[test]
     fn resources_have_the_methods_of_the_contract() {
-        let file = || Resource::File("a.zip".to_owned());
-        for (resource, method, expected) in [
-            (Resource::Export, "GET", Ok(Action::Get)),
-            (Resource::Export, "get", Err(ErrorCode::MethodNotAllowed)),
-            (Resource::Export, "PROPFIND", Err(ErrorCode::MethodNotAllowed)),
-            (Resource::Area, "PROPFIND", Ok(Action::Propfind)),
-            (Resource::Area, "GET", Err(ErrorCode::MethodNotAllowed)),
-            (Resource::Area, "REPORT", Err(ErrorCode::MethodNotAllowed)),
-            (file(), "REPORT", Ok(Action::NotImplemented)),
-            (file(), "PUT", Ok(Action::Absent)),
-            (file(), "POST", Err(ErrorCode::MethodNotAllowed)),
+        for (path, method, expected) in [
+            ("__export", "GET", Ok(Action::ExportStatus)),
+            ("__export", "get", Err(ErrorCode::MethodNotAllowed)),
+            ("__export", "PROPFIND", Err(ErrorCode::MethodNotAllowed)),
+            ("__snapshot", "PROPFIND", Ok(Action::ListArea)),
+            ("__snapshot", "GET", Err(ErrorCode::MethodNotAllowed)),
+            ("__snapshot", "REPORT", Err(ErrorCode::MethodNotAllowed)),
+            ("__snapshot/a.zip", "REPORT", Ok(Action::NotImplemented)),
+            ("__snapshot/a.zip", "PUT", Ok(Action::Absent)),
+            ("__snapshot/a.zip", "POST", Err(ErrorCode::MethodNotAllowed)),
+            ("__export/x", "GET", Err(ErrorCode::UnknownUri)),
+            ("__snapshot/a/b", "GET", Err(ErrorCode::UnknownUri)),
+            ("__snapshot/../x", "GET", Err(ErrorCode::UnknownUri)),
         ] {
-            assert_eq!(action(&resource, method), expected, "{method} {resource:?}");
+            assert_eq!(routed(path, method), expected, "{method} {path}");
         }
     }
 
     #[test]
     fn a_separator_that_was_encoded_stays_within_its_name() {
-        assert_eq!(decode("..%2f..%2Fetc"), "../../etc");
-        let segments = ["__snapshot".to_owned(), decode("a%2Fb.zip")];
-        assert_eq!(resource(&segments), Ok(Resource::File("a/b.zip".to_owned())));
-        let segments = ["__snapshot", "..", "x"].map(str::to_owned);
-        assert_eq!(resource(&segments), Err(ErrorCode::UnknownUri));
+        assert_eq!(routed("__snapshot/..%2f..%2Fetc", "GET"), Ok(Action::Download("../../etc".to_owned())));
+        assert_eq!(routed("__snapshot/a%2Fb.zip", "GET"), Ok(Action::Download("a/b.zip".to_owned())));
     }
 }

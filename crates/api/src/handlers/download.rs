@@ -1,6 +1,8 @@
 //! `GET` and `HEAD` of a snapshot file: whole, in ranges, or not at all because the client has it.
 
-use actix_web::body::{BodyStream, BoxBody, MessageBody, SizedStream};
+use std::ops::Range;
+
+use actix_web::body::SizedStream;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
@@ -12,7 +14,6 @@ use model::area::SnapshotArea;
 use model::error_code::ErrorCode;
 use model::snapshot_name::SnapshotFileName;
 use model::store::snapshots::{self, Content, SnapshotFile};
-use std::ops::Range;
 
 use crate::auth::CellRoot;
 use crate::common::incoming::Incoming;
@@ -36,72 +37,101 @@ pub(crate) async fn find(state: &State, root: &CellRoot, name: &str) -> Result<S
     finding.await?.ok_or_else(missing)
 }
 
-/// Serves a file.
-pub(crate) async fn file(
+/// Answers GET: the whole file, or the ranges that were asked for.
+pub(crate) async fn get(
     state: &State,
     root: &CellRoot,
     name: &str,
     request: &Incoming,
-    head: bool,
 ) -> Result<HttpResponse, ApiError> {
     let file = find(state, root, name).await?;
-    let etag = file.etag();
-    if request.header("if-none-match").is_some_and(|v| v == etag || v.strip_prefix("W/") == Some(&etag)) {
-        return Ok(HttpResponse::NotModified().insert_header((ETAG, etag)).finish());
+    if is_known(&file, request) {
+        return Ok(not_modified(&file));
     }
-    let modified = http_date(file.modified_at);
-    let kind = file.name.kind.content_type();
-    let headers = |status: StatusCode| {
-        let mut response = HttpResponse::build(status);
-        response
-            .insert_header((ETAG, etag.as_str()))
-            .insert_header((LAST_MODIFIED, modified.as_str()))
-            .insert_header((ACCEPT_RANGES, "bytes"))
-            .insert_header((CACHE_CONTROL, "no-store"))
-            .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-            .insert_header((CONTENT_TYPE, kind));
-        response
-    };
-    let wanted = if head { Wanted::Whole } else { ranges::wanted(request, &etag, file.modified_at, file.size) };
     let read = |range: Range<u64>| part(&state.area, &file, range);
-    match wanted {
+    match ranges::wanted(request, &file.etag(), file.modified_at, file.size) {
         Wanted::Unsatisfiable => {
             let error = ApiError::from(ErrorCode::RangeNotSatisfiable);
             Err(error.header(CONTENT_RANGE, &format!("bytes */{}", file.size)))
         }
-        Wanted::Whole if head => Ok(without_body(headers(StatusCode::OK), file.size, request)),
         Wanted::Whole => {
             let body = read(0..file.size).await?;
-            Ok(headers(StatusCode::OK).body(SizedStream::new(file.size, body)))
+            Ok(headers(StatusCode::OK, &file).body(SizedStream::new(file.size, body)))
         }
         Wanted::One(range) => {
             let size = range.end - range.start;
             let content_range = content_range(&range, file.size);
             let body = read(range).await?;
-            let mut response = headers(StatusCode::PARTIAL_CONTENT);
+            let mut response = headers(StatusCode::PARTIAL_CONTENT, &file);
             Ok(response.insert_header((CONTENT_RANGE, content_range)).body(SizedStream::new(size, body)))
         }
-        Wanted::Several(several) => {
-            // Opened before the answer begins, so that a missing file is an answer and not a broken one.
-            let boundary = uuid::Uuid::new_v4().simple().to_string();
-            let mut size = 0;
-            let mut parts = Vec::new();
-            for range in several {
-                let head = format!(
-                    "--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {}\r\n\r\n",
-                    content_range(&range, file.size)
-                );
-                size += head.len() as u64 + (range.end - range.start) + 2;
-                parts.push(once(head).chain(read(range).await?).chain(once("\r\n".to_owned())).boxed_local());
-            }
-            let end = format!("--{boundary}--\r\n");
-            size += end.len() as u64;
-            parts.push(once(end).boxed_local());
-            let body = SizedStream::new(size, stream::iter(parts).flatten());
-            let kind = format!("multipart/byteranges; boundary={boundary}");
-            Ok(headers(StatusCode::PARTIAL_CONTENT).insert_header((CONTENT_TYPE, kind)).body(body))
-        }
+        Wanted::Several(ranges) => several(&state.area, &file, ranges).await,
     }
+}
+
+/// Answers HEAD: the length of the file, and no bytes. Ranges are for GET only (RFC 9110, section 14.2).
+pub(crate) async fn head(
+    state: &State,
+    root: &CellRoot,
+    name: &str,
+    request: &Incoming,
+) -> Result<HttpResponse, ApiError> {
+    let file = find(state, root, name).await?;
+    if is_known(&file, request) {
+        return Ok(not_modified(&file));
+    }
+    let mut response = headers(StatusCode::OK, &file);
+    let empty = stream::empty::<Piece>();
+    // A POST that was overridden to HEAD gets no length, since on its wire a length promises bytes.
+    Ok(match request.wire_method.as_str() {
+        "HEAD" => response.body(SizedStream::new(file.size, empty)),
+        _ => response.finish(),
+    })
+}
+
+/// Tells whether the client has the file: an `If-None-Match` with exactly its tag, strong or weak. `*` and lists are no
+/// match, because the units' web client always sends `*` and needs the file.
+fn is_known(file: &SnapshotFile, request: &Incoming) -> bool {
+    let etag = file.etag();
+    request.header("if-none-match").is_some_and(|v| v == etag || v.strip_prefix("W/") == Some(&etag))
+}
+
+fn not_modified(file: &SnapshotFile) -> HttpResponse {
+    HttpResponse::NotModified().insert_header((ETAG, file.etag())).finish()
+}
+
+fn headers(status: StatusCode, file: &SnapshotFile) -> HttpResponseBuilder {
+    let mut response = HttpResponse::build(status);
+    response
+        .insert_header((ETAG, file.etag()))
+        .insert_header((LAST_MODIFIED, http_date(file.modified_at)))
+        .insert_header((ACCEPT_RANGES, "bytes"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((CONTENT_TYPE, file.name.kind.content_type()));
+    response
+}
+
+/// Answers with several ranges as `multipart/byteranges` (RFC 9110, section 14.6), its length known beforehand.
+async fn several(area: &SnapshotArea, file: &SnapshotFile, ranges: Vec<Range<u64>>) -> Result<HttpResponse, ApiError> {
+    let boundary = uuid::Uuid::new_v4().simple().to_string();
+    let kind = file.name.kind.content_type();
+    let mut size = 0;
+    let mut parts = Vec::new();
+    for range in ranges {
+        let content_range = content_range(&range, file.size);
+        let head = format!("--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {content_range}\r\n\r\n");
+        size += head.len() as u64 + (range.end - range.start) + 2;
+        // Opened before the answer begins, so that a missing file is an answer and not a broken one.
+        let bytes = part(area, file, range).await?;
+        parts.push(once(head).chain(bytes).chain(once("\r\n".to_owned())).boxed_local());
+    }
+    let end = format!("--{boundary}--\r\n");
+    size += end.len() as u64;
+    parts.push(once(end).boxed_local());
+    let body = SizedStream::new(size, stream::iter(parts).flatten());
+    let kind = format!("multipart/byteranges; boundary={boundary}");
+    Ok(headers(StatusCode::PARTIAL_CONTENT, file).insert_header((CONTENT_TYPE, kind)).body(body))
 }
 
 type Piece = Result<Bytes, actix_web::Error>;
@@ -133,15 +163,4 @@ fn once(text: String) -> impl Stream<Item = Piece> {
 
 fn content_range(range: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", range.start, range.end - 1)
-}
-
-/// The answer to HEAD: the length of the file, and no bytes. A POST that was overridden to HEAD gets no length, since
-/// on the wire a length promises bytes.
-fn without_body(mut response: HttpResponseBuilder, size: u64, request: &Incoming) -> HttpResponse {
-    let empty = stream::empty::<Piece>();
-    if request.wire_method == "HEAD" {
-        response.body(SizedStream::new(size, empty))
-    } else {
-        response.body(BoxBody::new(BodyStream::new(empty).boxed()))
-    }
 }
