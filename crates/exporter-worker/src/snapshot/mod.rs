@@ -246,6 +246,33 @@ mod tests {
         assert!(proved < size / 4, "{proved} of {size} changes went unnoticed");
     }
 
+    /// Sound in itself, with the right counts, but not what was written: only the digests tell.
+    #[test]
+    fn another_snapshot_is_not_proved() {
+        let (directory, area, key) = place();
+        let control = Control::default();
+        let write = |pieces| {
+            let part = area.create_part(&key).expect("a part file");
+            let written = writer::write(&area, directory.path(), &part, send(pieces), &control).expect("written");
+            utf8_flag::set(&part).expect("marked");
+            (part, written)
+        };
+        let mut others = pieces();
+        others[3] = Piece::Lines(Bytes::from_static(b"{}\n[]\n"), 2);
+        let (part, other_written) = write(others);
+        let moved = directory.path().join("other.zip");
+        std::io::copy(&mut part.reopen().expect("open"), &mut std::fs::File::create(&moved).expect("a file"))
+            .expect("copied");
+        prove::prove(&part, other_written, &control).expect("sound in itself");
+        drop(part);
+        let (part, written) = write(pieces());
+        let mut file = part.writer().expect("a handle");
+        let other = std::fs::read(&moved).expect("the other one");
+        file.set_len(other.len() as u64).and_then(|()| file.seek(SeekFrom::Start(0))).expect("emptied");
+        file.write_all(&other).expect("replaced");
+        assert!(prove::prove(&part, written, &control).is_err());
+    }
+
     #[test]
     fn a_full_disk_is_told_apart() {
         let directory = tempfile::tempdir().expect("a directory");

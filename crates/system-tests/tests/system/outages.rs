@@ -53,3 +53,15 @@ fn an_export_survives_a_database_that_is_away_for_a_moment() {
     system.wait_ready("cell1");
     assert_eq!(system.files("cell1"), ["one.zip"]);
 }
+
+#[test]
+fn without_space_for_another_snapshot_there_is_a_503_at_once() {
+    let settings = vec![("DISK_RESERVE_BYTES", u64::MAX.to_string())];
+    let system = System::start_with(Options { settings, ..Options::default() });
+    system.sample_cell("cell1", &[]);
+    let answer = system.post_export("cell1", "one");
+    assert_eq!((answer.status, answer.code().as_str()), (503, "PR503-SV-0005"));
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(system.value("SELECT count(*) FROM job"), "0");
+    assert_eq!(system.status("cell1")["status"], "ready", "reading goes on");
+}
