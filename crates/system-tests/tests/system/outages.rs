@@ -65,3 +65,22 @@ fn without_space_for_another_snapshot_there_is_a_503_at_once() {
     assert_eq!(system.value("SELECT count(*) FROM job"), "0");
     assert_eq!(system.status("cell1")["status"], "ready", "reading goes on");
 }
+
+#[test]
+fn a_database_that_hangs_in_a_statement_is_not_waited_for() {
+    let system = System::start();
+    system.sample_cell("cell1", &[]);
+    let held = system.block_on(async {
+        let mut tx = system.pool().begin().await.unwrap();
+        sqlx::query("LOCK TABLE job IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
+        tx
+    });
+    for (method, target) in [("POST", "/cell1/__export"), ("GET", "/cell1/__export")] {
+        let asked = Instant::now();
+        let answer = system.request(method, target, &[], None);
+        assert_eq!((answer.status, answer.code().as_str()), (503, "PR503-SV-0006"), "{method}");
+        assert!(asked.elapsed() < Duration::from_secs(2), "{method}: {:?}", asked.elapsed());
+    }
+    system.block_on(held.rollback()).unwrap();
+    system.eventually("the api is back", || system.request("GET", "/cell1/__export", &[], None).status == 200);
+}
