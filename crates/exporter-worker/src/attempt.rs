@@ -76,13 +76,7 @@ impl<S: CellSource + Clone> Attempts<S> {
             (_, Settled::Unknown) => tracing::warn!(seconds, "cannot reach the database, leaving the job to its lease"),
             (_, Settled::Lost) => tracing::warn!(seconds, "the job belongs to another attempt now, leaving it alone"),
             (Ok(blob), Settled::Done(state)) => {
-                tracing::info!(
-                    seconds,
-                    bytes = blob.size,
-                    documents = control.progress().done.documents,
-                    state,
-                    "export ends"
-                );
+                tracing::info!(seconds, bytes = blob.size, documents = blob.contents.documents, state, "export ends");
             }
             (Err(failure), Settled::Done(state)) => {
                 tracing::warn!(seconds, state, decision = ?failure.decision, error = %Chain(failure), "attempt failed");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use exporter_worker::sweeper::sweep;
 use model::area::{BlobStore, SnapshotArea, SnapshotKey, blob_key};
 use model::cell::CellId;
+use model::job::Amount;
 use model::snapshot_name::SnapshotName;
 use model::store::MIGRATOR;
 use model::store::jobs::{self, FinishedBlob};
@@ -36,7 +37,7 @@ async fn what_a_row_names_stays_and_the_rest_goes_when_it_is_old(pool: PgPool) {
     let key = |job, attempt| SnapshotKey { job, attempt, token: Uuid::new_v4() };
     let (published, abandoned) = (key(claimed[0].job, 1), key(claimed[0].job, 1));
     let (working, unknown) = (key(claimed[1].job, 1), key(Uuid::new_v4(), 1));
-    let blob = FinishedBlob { key: published.text(), size: 5, sha256: [0; 32] };
+    let blob = FinishedBlob { key: published.text(), size: 5, sha256: [0; 32], contents: Amount::default() };
     assert!(jobs::succeed(&mut connection, &claimed[0], &blob).await.unwrap());
     for key in [&published, &abandoned, &working, &unknown] {
         put(root, &key.text());

@@ -26,7 +26,12 @@ fn name(text: &str) -> SnapshotName {
 }
 
 fn blob(fence: &Fence) -> FinishedBlob {
-    FinishedBlob { key: format!("snapshots/{}/{}-x.zip", fence.job, fence.attempt), size: 9, sha256: [7; 32] }
+    FinishedBlob {
+        key: format!("snapshots/{}/{}-x.zip", fence.job, fence.attempt),
+        size: 9,
+        sha256: [7; 32],
+        contents: Amount { documents: 5, files: 2, bytes: 70 },
+    }
 }
 
 fn error() -> ErrorBody {
@@ -148,6 +153,8 @@ async fn a_worker_that_lost_its_job_cannot_finish_the_next_attempt(pool: PgPool)
     assert_eq!(visible(&pool, "one.zip").await, None);
 
     assert!(jobs::succeed(&mut connection, &heir, &blob(&heir)).await.expect("works"));
+    let view = jobs::find(&mut connection, heir.job).await.expect("works").expect("there");
+    assert_eq!(view.progress.done, blob(&heir).contents, "however long ago the last heartbeat was");
     assert_eq!(visible(&pool, "one.zip").await, Some(Content::Blob(blob(&heir).key)));
     assert!(!jobs::succeed(&mut connection, &zombie, &blob(&zombie)).await.expect("works"));
     assert_eq!(visible(&pool, "one.zip").await, Some(Content::Blob(blob(&heir).key)));

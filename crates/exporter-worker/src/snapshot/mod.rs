@@ -108,7 +108,8 @@ fn make(
     utf8_flag::set(&part)?;
     let proved = prove::prove(&part, written, control)?;
     part.publish().map_err(|e| Failure::io("sync failed", e))?;
-    Ok(FinishedBlob { key: key.text(), size: proved.size, sha256: proved.sha256 })
+    let contents = control.progress().done;
+    Ok(FinishedBlob { key: key.text(), size: proved.size, sha256: proved.sha256, contents })
 }
 
 /// The text of a panic, for the log.

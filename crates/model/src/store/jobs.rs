@@ -70,6 +70,8 @@ pub struct FinishedBlob {
     pub size: u64,
     /// SHA-256.
     pub sha256: [u8; 32],
+    /// What it holds: the job's progress in the end, however long ago its last heartbeat was.
+    pub contents: Amount,
 }
 
 /// What a heartbeat learns.
@@ -312,7 +314,7 @@ pub async fn succeed(connection: &mut PgConnection, fence: &Fence, blob: &Finish
         UPDATE job
         SET state = 'succeeded', blob_key = $4, blob_size = $5, blob_sha256 = $6, finished_at = clock_timestamp(),
             lease_owner = NULL, lease_until = NULL,
-            done_documents = coalesce(total_documents, done_documents), done_files = coalesce(total_files, done_files)
+            done_documents = $7, total_documents = $7, done_files = $8, total_files = $8, done_bytes = $9
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3 AND NOT cancel_requested
         "#,
         fence.job,
@@ -320,7 +322,10 @@ pub async fn succeed(connection: &mut PgConnection, fence: &Fence, blob: &Finish
         fence.owner,
         blob.key,
         blob.size as i64,
-        &blob.sha256[..]
+        &blob.sha256[..],
+        blob.contents.documents as i64,
+        blob.contents.files as i64,
+        blob.contents.bytes as i64
     )
     .execute(&mut *tx)
     .await
