@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::limits;
 
-/// States of a job, as stored. See `reliability` in ARCHITECTURE.md for the transitions.
+/// States of a job, as stored. The transitions are in ARCHITECTURE.md, "States of a job".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobState {
     /// Waits for a worker, also between two attempts.
