@@ -1,12 +1,14 @@
 //! The composition root: opens what the service needs and starts the server.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
 use anyhow::Context;
 use model::area::SnapshotArea;
 use model::{doorbell, housekeeping, limits, store};
+use tokio::sync::Semaphore;
 
 use crate::config::ApiSettings;
 use crate::front;
@@ -40,6 +42,9 @@ impl Application {
             unit: settings.unit,
             jobs: settings.jobs,
             master_token: settings.http.master_token,
+            uploads: settings.http.uploads,
+            uploading: Arc::new(Semaphore::new(limits::UPLOADS)),
+            inspecting: Arc::new(Semaphore::new(limits::INSPECTIONS)),
             now: chrono::Utc::now,
         });
         // One service for everything: methods beyond HTTP's own, overrides of methods and a fixed order of checks do

@@ -5,6 +5,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use model::error_chain::Chain;
 use model::error_code::{ErrorBody, ErrorCode};
+use model::job::JobKind;
 use model::store::{FaultClass, StoreError};
 
 /// An error answer.
@@ -18,7 +19,22 @@ pub(crate) struct ApiError {
 impl ApiError {
     /// An error with the parameters of its message.
     pub(crate) fn with(code: ErrorCode, parameters: &[&str]) -> Self {
-        Self { code, body: code.with(parameters), headers: Vec::new() }
+        Self::of(code, code.with(parameters))
+    }
+
+    /// An error whose document was made elsewhere.
+    pub(crate) fn of(code: ErrorCode, body: ErrorBody) -> Self {
+        Self { code, body, headers: Vec::new() }
+    }
+
+    /// An error that may be over in some seconds.
+    pub(crate) fn for_now(code: ErrorCode, seconds: &str) -> Self {
+        Self::from(code).header(RETRY_AFTER, seconds)
+    }
+
+    /// The refusal because of an active job of this kind.
+    pub(crate) fn busy(kind: JobKind) -> Self {
+        Self::with(ErrorCode::CellBusy, &[kind.activity()])
     }
 
     /// Adds a header field; one that cannot be written is left out.
@@ -52,7 +68,7 @@ impl From<StoreError> for ApiError {
         match error.class() {
             FaultClass::Transient | FaultClass::DiskFull => {
                 tracing::warn!(error = %Chain(&error), "the database does not answer");
-                Self::from(ErrorCode::DatastoreUnavailable).header(RETRY_AFTER, "5")
+                Self::for_now(ErrorCode::DatastoreUnavailable, "5")
             }
             FaultClass::Permanent => {
                 tracing::error!(error = %Chain(&error), "the database refuses");

@@ -5,40 +5,53 @@
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
+use model::cell::CellName;
 use model::error_code::ErrorCode;
 use tracing::Instrument;
 
-use crate::auth::{self, CellRoot};
+use crate::auth::{self, CellRoot, UnitMaster};
 use crate::common::incoming::Incoming;
 use crate::common::{cors, media_type, request_key};
-use crate::database;
 use crate::error::ApiError;
-use crate::handlers::{download, export, propfind, status};
-use crate::routes::{self, Action};
+use crate::handlers::{cells, delete, download, export, import, propfind, status, upload};
+use crate::routes::{self, Action, Target, UnitAction};
 use crate::state::State;
+use crate::{database, unread};
 
 /// Answers a request.
-pub(crate) async fn answer(state: Data<State>, request: HttpRequest, payload: Payload) -> HttpResponse {
+pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload: Payload) -> HttpResponse {
     let incoming = Incoming::read(&request);
     let key = request_key::for_log(incoming.request_key.as_ref());
     let span = tracing::info_span!("request", request.key = key, method = incoming.method, path = incoming.path);
-    let outcome = process(&state, &incoming, payload).instrument(span.clone()).await;
+    let outcome = process(&state, &incoming, &mut payload).instrument(span.clone()).await;
     let mut response = outcome.unwrap_or_else(ApiError::response);
     cors::finish(&mut response, &incoming.headers);
     let _span = span.entered();
     tracing::info!(status = response.status().as_u16(), "answered");
-    response
+    unread::keep(payload, response)
 }
 
-async fn process(state: &State, request: &Incoming, payload: Payload) -> Result<HttpResponse, ApiError> {
+async fn process(state: &State, request: &Incoming, payload: &mut Payload) -> Result<HttpResponse, ApiError> {
     if request.wire_method == "OPTIONS" && !request.headers.contains_key("authorization") {
         return Ok(cors::options(cors::ALL_METHODS));
     }
     media_type::check_accept_is_ascii(&request.headers)?;
     request_key::check(request.request_key.as_ref())?;
+    match routes::target(request, &state.unit)? {
+        Target::Cell { name, segments } => cell(state, request, payload, name, &segments).await,
+        Target::Unit(segments) => unit(state, request, payload, &segments).await,
+    }
+}
 
-    let target = routes::target(request, &state.unit)?;
-    let Some(name) = target.cell else { return Err(ErrorCode::CellNotFound.into()) };
+/// A request to a cell.
+async fn cell(
+    state: &State,
+    request: &Incoming,
+    payload: &mut Payload,
+    name: Option<CellName>,
+    segments: &[String],
+) -> Result<HttpResponse, ApiError> {
+    let name = name.ok_or(ErrorCode::CellNotFound)?;
     let url = state.unit.cell_url(name.as_str());
     let cell = database::ask(&state.pool, async move |connection| {
         model::store::cells::find(connection, &name).await.map_err(ApiError::from)
@@ -49,7 +62,7 @@ async fn process(state: &State, request: &Incoming, payload: Payload) -> Result<
         request_key::check(request.headers.get("x-personium-requestkey"))?;
     }
     let principal = auth::parse(request, state.master_token.as_ref());
-    let action = routes::action(&target.segments, &request.method)?;
+    let action = routes::action(segments, &request.method)?;
     if action == Action::NotImplemented {
         return Err(ErrorCode::NotImplemented.into());
     }
@@ -59,16 +72,40 @@ async fn process(state: &State, request: &Incoming, payload: Payload) -> Result<
     match action {
         Action::ExportStatus => status::export(state, &root).await,
         Action::Export => export::accept(state, &root, request, payload).await,
-        Action::ImportStatus => status::import(),
+        Action::ImportStatus(kind) => status::import(state, &root, kind).await,
+        Action::Import(kind) => import::accept(state, &root, kind, request, payload).await,
         Action::ListArea => propfind::area(state, &root, request, payload).await,
         Action::DescribeFile(file) => propfind::file(state, &root, &file, request, payload).await,
         Action::Download(file) => download::get(state, &root, &file, request).await,
         Action::DownloadHead(file) => download::head(state, &root, &file, request).await,
+        Action::Upload(file) => upload::put(state, &root, &file, request, payload).await,
+        Action::Delete(file) => delete::file(state, &root, &file, request).await,
         Action::Options(methods) => Ok(cors::options(methods)),
         Action::FileOptions(file, methods) => {
             download::find(state, &root, &file).await?;
             Ok(cors::options(methods))
         }
-        Action::Absent | Action::NotImplemented => Err(ErrorCode::NotImplemented.into()),
+        Action::NotImplemented => Err(ErrorCode::NotImplemented.into()),
+    }
+}
+
+/// A request to the unit itself.
+async fn unit(
+    state: &State,
+    request: &Incoming,
+    payload: &mut Payload,
+    segments: &[String],
+) -> Result<HttpResponse, ApiError> {
+    let principal = auth::parse(request, state.master_token.as_ref());
+    let action = routes::unit_action(segments, &request.method)?;
+    media_type::check(&request.headers)?;
+
+    let master = UnitMaster::prove(&principal, state.unit.url())?;
+    match action {
+        UnitAction::ListCells => cells::list(state, &master, request).await,
+        UnitAction::CreateCell => cells::create(state, &master, request, payload).await,
+        UnitAction::DescribeCell(name) => cells::describe(state, &master, &name).await,
+        UnitAction::DeleteCell(name) => cells::delete(state, &master, &name, request).await,
+        UnitAction::Options(methods) => Ok(cors::options(methods)),
     }
 }

@@ -1,8 +1,10 @@
-//! The HTTP service of cell-export: accepts export requests, reports on them, serves the snapshot area.
+//! The HTTP service of cell-export: accepts exports and imports, reports on them, serves the snapshot area, and makes
+//! and removes cells.
 //!
 //! Reading order: `front` takes every request through the common processing and `routes` to a handler; a handler
-//! gets a `auth::CellRoot`, which is the proof that the caller may do everything with the cell. The contract is
-//! Personium's (API reference, pages 501 to 508); where this service differs on purpose, README.md says so.
+//! gets a `auth::CellRoot` or a `auth::UnitMaster`, the proof that the caller may do everything with the cell or the
+//! unit. The contract is Personium's (API reference, pages 501 to 508, and 100 to 104 for cells); where this service
+//! differs on purpose, README.md says so.
 
 mod application;
 mod auth;
@@ -13,10 +15,13 @@ mod database;
 mod error;
 mod front;
 mod handlers;
+mod odata;
 mod ranges;
 mod routes;
 mod state;
 pub mod telemetry;
+mod unread;
+mod upload;
 mod webdav;
 
 pub use application::Application;

@@ -36,6 +36,10 @@ fn parse(range: &str, size: u64) -> Wanted {
         Err(HttpRangeParseError::NoOverlap) => return Wanted::Unsatisfiable,
         Err(HttpRangeParseError::InvalidRange) => return Wanted::Whole,
     };
+    // The end of an empty file is a range to the library; there is nothing in it to send.
+    if ranges.iter().any(|r| r.length == 0) {
+        return Wanted::Unsatisfiable;
+    }
     let mut ranges: Vec<_> = ranges.into_iter().map(|r| r.start..r.start + r.length).collect();
     let bytes: u64 = ranges.iter().map(|r| r.end - r.start).fold(0, u64::saturating_add);
     match ranges.len() {
@@ -75,6 +79,9 @@ mod tests {
             ("bytes=0-9,0-9", Wanted::Whole),
         ] {
             assert_eq!(parse(range, 10), expected, "{range}");
+        }
+        for range in ["bytes=0-", "bytes=0-0", "bytes=-5", "bytes=-5,0-1"] {
+            assert_eq!(parse(range, 0), Wanted::Unsatisfiable, "{range} of nothing");
         }
     }
 

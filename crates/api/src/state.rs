@@ -1,11 +1,16 @@
 //! What every request needs.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use model::area::SnapshotArea;
 use model::doorbell::Ringer;
 use model::settings::{JobSettings, UnitSettings};
 use secrecy::SecretString;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
+
+use crate::config::UploadSettings;
 
 /// Shared by all requests.
 pub(crate) struct State {
@@ -15,6 +20,11 @@ pub(crate) struct State {
     pub(crate) unit: UnitSettings,
     pub(crate) jobs: JobSettings,
     pub(crate) master_token: Option<SecretString>,
-    /// The clock behind default names.
+    pub(crate) uploads: UploadSettings,
+    /// A permit for each upload.
+    pub(crate) uploading: Arc<Semaphore>,
+    /// A permit for each look at a snapshot file.
+    pub(crate) inspecting: Arc<Semaphore>,
+    /// The clock behind default names and the dates of new cells.
     pub(crate) now: fn() -> DateTime<Utc>,
 }

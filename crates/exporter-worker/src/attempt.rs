@@ -6,11 +6,11 @@ use std::time::Duration;
 use model::area::{SnapshotArea, SnapshotKey};
 use model::error_chain::Chain;
 use model::error_code::{ErrorBody, ErrorCode};
-use model::job::{JobState, backoff};
+use model::job::{Amount, JobState, backoff};
 use model::limits;
 use model::settings::JobSettings;
-use model::store::jobs::{self, Claim, FinishedBlob, Requeued};
-use model::store::{self, StoreError};
+use model::store::jobs::{self, Claim, FinishedBlob, ImportSource, NewContents, Requeued, Work};
+use model::store::{self, StoreError, cells, generations};
 use secrecy::SecretString;
 use sqlx::PgConnection;
 use tokio::task::JoinHandle;
@@ -23,6 +23,7 @@ use crate::control::{Control, StopReason};
 use crate::export::{self, Order};
 use crate::failure::{Decision, Failure};
 use crate::heartbeat;
+use crate::import::{self, Import, NewCell, Origin, Owner, Places};
 use crate::snapshot::panic_text;
 use crate::source::CellSource;
 
@@ -33,6 +34,8 @@ pub struct Attempts<S> {
     pub source: S,
     /// Where snapshots go.
     pub area: SnapshotArea,
+    /// Where imports store cells.
+    pub places: Places,
     /// URL of the unit, for manifests.
     pub unit_url: String,
     /// Directory for temporary files.
@@ -41,7 +44,7 @@ pub struct Attempts<S> {
     pub database: SecretString,
     /// The protocol's times.
     pub jobs: JobSettings,
-    /// How long an export may go on after the process was asked to end.
+    /// How long a job may go on after the process was asked to end.
     pub drain: Duration,
 }
 
@@ -60,14 +63,15 @@ impl<S: CellSource + Clone> Attempts<S> {
 
     async fn run_in_span(&self, claim: Claim, token: Uuid, shutdown: CancellationToken) {
         let begun = Instant::now();
-        tracing::info!("export begins");
+        let kind = claim.work.kind().name();
+        tracing::info!(kind, "job begins");
         let control = Control::default();
         let beats = tokio::spawn(
             heartbeat::keep(self.database.clone(), self.jobs.clone(), claim.fence.clone(), control.clone())
                 .in_current_span(),
         );
         let drain = tokio::spawn(drain(shutdown, self.drain, control.clone()));
-        let outcome = self.export(&claim, token, &control).await;
+        let outcome = self.work(&claim, token, &control).await;
         drain.abort();
         let settled = self.settle(&claim, &outcome).await;
         beats.abort();
@@ -75,8 +79,9 @@ impl<S: CellSource + Clone> Attempts<S> {
         match (&outcome, settled) {
             (_, Settled::Unknown) => tracing::warn!(seconds, "cannot reach the database, leaving the job to its lease"),
             (_, Settled::Lost) => tracing::warn!(seconds, "the job belongs to another attempt now, leaving it alone"),
-            (Ok(blob), Settled::Done(state)) => {
-                tracing::info!(seconds, bytes = blob.size, documents = blob.contents.documents, state, "export ends");
+            (Ok(done), Settled::Done(state)) => {
+                let Amount { documents, files, bytes } = done.amount();
+                tracing::info!(kind, seconds, bytes, documents, files, state, "job ends");
             }
             (Err(failure), Settled::Done(state)) => {
                 tracing::warn!(seconds, state, decision = ?failure.decision, error = %Chain(failure), "attempt failed");
@@ -84,18 +89,15 @@ impl<S: CellSource + Clone> Attempts<S> {
         }
         if control.stopped() == Some(StopReason::Stalled) {
             // A thread hangs where nothing can reach it (a dead mount, say). Only a new process is free of it.
-            tracing::error!("ending the process because of a hanging export");
+            tracing::error!("ending the process because of a hanging job");
             std::process::exit(70);
         }
     }
 
-    /// The export, in a task of its own so that a panic ends the attempt and nothing else.
-    async fn export(&self, claim: &Claim, token: Uuid, control: &Control) -> Result<FinishedBlob, Failure> {
-        let key = SnapshotKey { job: claim.fence.job, attempt: claim.fence.attempt, token };
-        let order =
-            Order { cell: claim.cell_id.clone(), key, unit_url: self.unit_url.clone(), scratch: self.scratch.clone() };
-        let (source, area, shared) = (self.source.clone(), self.area.clone(), control.clone());
-        let task = async move { export::export(&source, &area, &order, &shared).await };
+    /// The work, in a task of its own so that a panic ends the attempt and nothing else.
+    async fn work(&self, claim: &Claim, token: Uuid, control: &Control) -> Result<Done, Failure> {
+        let (attempts, claim, shared) = (self.clone(), claim.clone(), control.clone());
+        let task = async move { attempts.do_work(&claim, token, &shared).await };
         let mut running: JoinHandle<_> = tokio::spawn(task.in_current_span());
         let joined = tokio::select! {
             joined = &mut running => joined,
@@ -113,8 +115,60 @@ impl<S: CellSource + Clone> Attempts<S> {
         })
     }
 
+    async fn do_work(&self, claim: &Claim, token: Uuid, control: &Control) -> Result<Done, Failure> {
+        match &claim.work {
+            Work::Export => {
+                let key = SnapshotKey { job: claim.fence.job, attempt: claim.fence.attempt, token };
+                let (unit_url, scratch) = (self.unit_url.clone(), self.scratch.clone());
+                let order = Order { cell: claim.cell_id.clone(), key, unit_url, scratch };
+                export::export(&self.source, &self.area, &order, control).await.map(Done::Exported)
+            }
+            Work::Import(source) => self.import(claim, source, control).await,
+            Work::DryRun(source) => self.examine(claim, source, control).await,
+        }
+    }
+
+    async fn import(&self, claim: &Claim, source: &ImportSource, control: &Control) -> Result<Done, Failure> {
+        let import = self.prepare(claim, source).await?;
+        let generation = {
+            let mut connection = store::connect(&self.database, "cell-export import").await.map_err(Failure::store)?;
+            generations::begin(&mut connection, Some(&claim.fence)).await.map_err(Failure::store)?
+        };
+        // Whatever goes wrong from here on, the generation is garbage as soon as the attempt is over.
+        let filled = import::fill(&self.places, import, &generation, control).await;
+        let filled = filled.map_err(|error| Failure::import(error, control))?;
+        let result = serde_json::to_string(&import::Report::of(&filled));
+        let result = result.map_err(|error| Failure::internal(error.to_string()))?;
+        Ok(Done::Imported { contents: filled.contents, result, amount: filled.summary.amount() })
+    }
+
+    async fn examine(&self, claim: &Claim, source: &ImportSource, control: &Control) -> Result<Done, Failure> {
+        let import = self.prepare(claim, source).await?;
+        let examined = import::examine(&self.places, import, &claim.cell_id, control).await;
+        let examined = examined.map_err(|error| Failure::import(error, control))?;
+        let result = serde_json::to_string(&examined).map_err(|error| Failure::internal(error.to_string()))?;
+        Ok(Done::Examined { result, amount: examined.amount })
+    }
+
+    /// Opens the snapshot, and finds out what it becomes: name, owner and id are the target's.
+    async fn prepare(&self, claim: &Claim, source: &ImportSource) -> Result<Import, Failure> {
+        let target = {
+            let mut connection = store::connect(&self.database, "cell-export import").await.map_err(Failure::store)?;
+            cells::target(&mut connection, &claim.cell_id).await.map_err(Failure::store)?
+        };
+        let target = target.ok_or_else(Failure::cell_gone)?;
+        let (area, key) = (self.area.clone(), source.key.clone());
+        let opening = tokio::task::spawn_blocking(move || area.open_file(&key));
+        let file = opening.await.map_err(|error| Failure::internal(error.to_string()))?;
+        Ok(Import {
+            file: file.map_err(|error| Failure::io("read snapshot file", error))?,
+            origin: if source.ours { Origin::Ours } else { Origin::Anybody },
+            cell: NewCell { id: Some(target.id), name: Some(target.name), owner: Owner::Is(target.owner) },
+        })
+    }
+
     /// Writes what became of the attempt, for as long as the lease can last.
-    async fn settle(&self, claim: &Claim, outcome: &Result<FinishedBlob, Failure>) -> Settled {
+    async fn settle(&self, claim: &Claim, outcome: &Result<Done, Failure>) -> Settled {
         let until = Instant::now() + self.jobs.lease;
         loop {
             match self.settle_once(claim, outcome).await {
@@ -132,19 +186,23 @@ impl<S: CellSource + Clone> Attempts<S> {
     }
 
     /// Each try on a fresh connection: after a lost answer nothing that the old one says can be trusted.
-    async fn settle_once(&self, claim: &Claim, outcome: &Result<FinishedBlob, Failure>) -> Result<Settled, StoreError> {
+    async fn settle_once(&self, claim: &Claim, outcome: &Result<Done, Failure>) -> Result<Settled, StoreError> {
         let mut connection = store::connect(&self.database, "cell-export settle").await?;
         let connection = &mut connection;
         let failure = match outcome {
-            Ok(blob) => return succeed(connection, claim, blob, &self.jobs).await,
+            Ok(done) => return succeed(connection, claim, done, &self.jobs).await,
             Err(failure) => failure,
         };
         match failure.decision {
             Decision::Stop(StopReason::Lost | StopReason::Stalled) => Ok(Settled::Lost),
-            Decision::Stop(StopReason::Cancelled) => end(connection, claim, JobState::Cancelled, &failure.error).await,
-            Decision::Stop(StopReason::Deadline) | Decision::Fail => {
-                end(connection, claim, JobState::Failed, &failure.error).await
+            Decision::Stop(StopReason::Cancelled) => {
+                end(connection, claim, JobState::Cancelled, &cancelled(claim)).await
             }
+            Decision::Stop(StopReason::Deadline) => {
+                let error = ErrorCode::Deadline.with(&[claim.work.kind().noun()]);
+                end(connection, claim, JobState::Failed, &error).await
+            }
+            Decision::Fail => end(connection, claim, JobState::Failed, &failure.error).await,
             Decision::Stop(StopReason::Shutdown) => give_back(connection, claim, Duration::ZERO, false, None).await,
             Decision::Wait => {
                 let pause = limits::DISK_FULL_PAUSE.min(self.jobs.lease);
@@ -166,26 +224,59 @@ enum Settled {
     Unknown,
 }
 
+/// Work that is done; no row says so yet.
+#[derive(Debug)]
+enum Done {
+    /// The snapshot is complete.
+    Exported(FinishedBlob),
+    /// The new contents of the cell are stored.
+    Imported { contents: NewContents, result: String, amount: Amount },
+    /// It is known what an import would do.
+    Examined { result: String, amount: Amount },
+}
+
+impl Done {
+    fn amount(&self) -> Amount {
+        match self {
+            Self::Exported(blob) => blob.contents,
+            Self::Imported { amount, .. } | Self::Examined { amount, .. } => *amount,
+        }
+    }
+}
+
 async fn succeed(
     connection: &mut PgConnection,
     claim: &Claim,
-    blob: &FinishedBlob,
+    done: &Done,
     settings: &JobSettings,
 ) -> Result<Settled, StoreError> {
-    if jobs::succeed(connection, &claim.fence, blob).await? {
+    let fence = &claim.fence;
+    let succeeded = match done {
+        Done::Exported(blob) => jobs::succeed(connection, fence, blob).await?,
+        Done::Imported { contents, result, amount } => {
+            jobs::succeed_import(connection, fence, &claim.cell_id, contents, result, *amount).await?
+        }
+        Done::Examined { result, amount } => jobs::succeed_dry_run(connection, fence, result, *amount).await?,
+    };
+    if succeeded {
         return Ok(Settled::Done(JobState::Succeeded.name()));
     }
     // Nothing changed. Either an earlier try did it and its answer got lost, or the job was cancelled, or it is lost.
-    let view = jobs::find(connection, claim.fence.job).await?;
-    if view.is_some_and(|v| v.blob_key.as_deref() == Some(blob.key.as_str())) {
+    // A job succeeds by its last attempt, and no attempt follows this one while it is the last.
+    let view = jobs::find(connection, fence.job).await?;
+    if view.is_some_and(|view| view.state == JobState::Succeeded && view.attempt == fence.attempt) {
         return Ok(Settled::Done(JobState::Succeeded.name()));
     }
     let progress = model::job::Progress::default();
-    match jobs::beat(connection, &claim.fence, settings.lease, &progress).await? {
-        Some(beat) if beat.cancel => end(connection, claim, JobState::Cancelled, &ErrorCode::Cancelled.body()).await,
-        Some(_) => Err(StoreError::Corrupt { table: "job", column: "state", row: claim.fence.job.to_string() }),
+    match jobs::beat(connection, fence, settings.lease, &progress).await? {
+        Some(beat) if beat.cancel => end(connection, claim, JobState::Cancelled, &cancelled(claim)).await,
+        Some(_) => Err(StoreError::Corrupt { table: "job", column: "state", row: fence.job.to_string() }),
         None => Ok(Settled::Lost),
     }
+}
+
+fn cancelled(claim: &Claim) -> ErrorBody {
+    ErrorCode::Cancelled.with(&[claim.work.kind().noun()])
 }
 
 async fn end(
@@ -219,7 +310,7 @@ async fn give_back(
     }
 }
 
-/// After the process was asked to end: lets the export go on for a while, then stops it.
+/// After the process was asked to end: lets the job go on for a while, then stops it.
 async fn drain(shutdown: CancellationToken, patience: Duration, control: Control) {
     shutdown.cancelled().await;
     sleep(patience).await;
@@ -228,7 +319,7 @@ async fn drain(shutdown: CancellationToken, patience: Duration, control: Control
 
 #[cfg(test)]
 mod tests {
-    use model::area::Pieces;
+    use model::area::{BlobStore, Pieces};
     use model::cell::CellId;
     use model::settings::Variables;
     use model::snapshot_name::SnapshotName;
@@ -260,6 +351,11 @@ mod tests {
             source: Faulty,
             area: SnapshotArea::open(directory.path(), 0).expect("an area"),
             unit_url: "http://localhost/".to_owned(),
+            places: Places {
+                database: String::new().into(),
+                blobs: BlobStore::open(directory.path()).expect("a store"),
+                reserve: 0,
+            },
             scratch: directory.path().to_owned(),
             database: String::new().into(),
             jobs: JobSettings::read(&Variables::table(&[])).expect("defaults"),
@@ -267,12 +363,13 @@ mod tests {
         };
         let claim = Claim {
             fence: Fence { job: Uuid::nil(), attempt: 1, owner: String::new() },
+            work: Work::Export,
             cell_id: CellId::parse("c").expect("an id"),
             cell_name: None,
             name: SnapshotName::parse("n").expect("a name"),
             strikes: 0,
         };
-        let failure = attempts.export(&claim, Uuid::nil(), &Control::default()).await.expect_err("it panics");
+        let failure = attempts.work(&claim, Uuid::nil(), &Control::default()).await.expect_err("it panics");
         assert_eq!(failure.decision, Decision::Retry);
         assert_eq!(failure.error, ErrorCode::Unknown.body(), "nothing of it reaches the user");
         assert!(Chain(&failure).to_string().contains("panic: no view of c"), "the log has it");

@@ -4,8 +4,10 @@
 //! |---|---|---|
 //! | `BLOB_DIR` | directory of the blob store | required |
 //! | `SCRATCH_DIR` | directory for temporary files | the system's |
-//! | `WORKER_SLOTS` | exports at once in this process | 1 |
-//! | `DRAIN_SECS` | how long a running export may go on after SIGTERM | 25 |
+//! | `WORKER_SLOTS` | jobs at once in this process | 1 |
+//! | `DRAIN_SECS` | how long a running job may go on after SIGTERM | 25 |
+//! | `SNAPSHOT_KEEP_DAYS` | snapshot files older than this are removed | none |
+//! | `SNAPSHOT_KEEP_COUNT` | of each cell's snapshot files the newest so many are kept | none |
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use model::limits;
 use model::settings::{
     AreaSettings, BrokerSettings, DatabaseSettings, JobSettings, LogSettings, SettingsError, UnitSettings, Variables,
 };
+use model::store::snapshots::Retention;
 
 /// Everything `exporter-worker run` needs to know.
 #[derive(Debug, Clone)]
@@ -41,10 +44,12 @@ pub struct WorkSettings {
     pub blob_dir: PathBuf,
     /// Directory for temporary files; they are unlinked as soon as they are open.
     pub scratch_dir: PathBuf,
-    /// Exports at once.
+    /// Jobs at once.
     pub slots: usize,
     /// See [`limits::DRAIN`].
     pub drain: Duration,
+    /// How long snapshots are kept.
+    pub retention: Retention,
 }
 
 impl WorkerSettings {
@@ -70,6 +75,10 @@ impl WorkerSettings {
                 scratch_dir: scratch_dir(variables)?,
                 slots,
                 drain: Duration::from_secs(drain),
+                retention: Retention {
+                    days: variables.optional("SNAPSHOT_KEEP_DAYS", "a number of days")?,
+                    count: variables.optional("SNAPSHOT_KEEP_COUNT", "a number of files")?,
+                },
             },
         })
     }
@@ -82,8 +91,6 @@ pub struct LoadSettings {
     pub database: DatabaseSettings,
     /// Directory of the blob store.
     pub blob_dir: PathBuf,
-    /// Directory for temporary files.
-    pub scratch_dir: PathBuf,
 }
 
 impl LoadSettings {
@@ -92,11 +99,7 @@ impl LoadSettings {
     /// # Errors
     /// Names the first variable that is missing or cannot be read.
     pub fn read(variables: &Variables) -> Result<Self, SettingsError> {
-        Ok(Self {
-            database: DatabaseSettings::read(variables)?,
-            blob_dir: variables.required("BLOB_DIR")?.into(),
-            scratch_dir: scratch_dir(variables)?,
-        })
+        Ok(Self { database: DatabaseSettings::read(variables)?, blob_dir: variables.required("BLOB_DIR")?.into() })
     }
 }
 

@@ -5,7 +5,8 @@ use std::io;
 use model::error_code::{ErrorBody, ErrorCode};
 use model::store::{FaultClass, StoreError};
 
-use crate::control::StopReason;
+use crate::control::{Control, StopReason};
+use crate::import::ImportError;
 
 /// What is to be done after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +40,23 @@ impl Failure {
         Self { decision, error, cause }
     }
 
-    /// The attempt was told to stop.
+    /// The attempt was told to stop. What the user reads then depends on the kind of job, and is said where it is known.
     pub fn stopped(reason: StopReason) -> Self {
-        let error = match reason {
-            StopReason::Cancelled => ErrorCode::Cancelled,
-            StopReason::Deadline => ErrorCode::Deadline,
-            StopReason::Lost | StopReason::Stalled | StopReason::Shutdown => ErrorCode::Unknown,
-        };
-        Self::new(Decision::Stop(reason), error.body(), None)
+        Self::new(Decision::Stop(reason), ErrorCode::Unknown.body(), None)
+    }
+
+    /// An import failed.
+    pub fn import(error: ImportError, control: &Control) -> Self {
+        if let Some(fault) = error.fault() {
+            return Self::new(Decision::Fail, fault, Some(Box::new(error)));
+        }
+        match error {
+            // Without a reason to stop, the generation was given up: another attempt owns the job.
+            ImportError::Interrupted => Self::stopped(control.stopped().unwrap_or(StopReason::Lost)),
+            ImportError::Store(error) => Self::store(error),
+            other if is_full(&other) => Self::disk_full(),
+            other => Self::new(Decision::Retry, ErrorCode::FilesIo.with(&["import snapshot file"]), Some(other.into())),
+        }
     }
 
     /// The cell was deleted after the request was accepted.
@@ -112,6 +122,13 @@ impl Failure {
     pub fn internal(what: String) -> Self {
         Self::new(Decision::Retry, ErrorCode::Unknown.body(), Some(what.into()))
     }
+}
+
+/// Tells whether a full disk is among the causes.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let kinds = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    kinds.into_iter().any(|kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 //! [`failure`], which knows what is to be done about it.
 
 pub mod attempt;
+pub mod chores;
 pub mod config;
 pub mod control;
 pub mod export;
 pub mod failure;
 pub mod heartbeat;
+pub mod import;
 pub mod listener;
 pub mod load;
 pub mod slot;

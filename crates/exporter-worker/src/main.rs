@@ -7,11 +7,13 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use exporter_worker::config::{LoadSettings, WorkerSettings};
-use exporter_worker::load::{self, LoadOptions, Loaded};
+use exporter_worker::import::Origin;
+use exporter_worker::load::{self, LoadOptions};
 use exporter_worker::telemetry;
 use exporter_worker::worker::Worker;
 use model::cell::{CellId, CellName};
 use model::error_chain::Chain;
+use model::job::Amount;
 use model::settings::Variables;
 use model::store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,18 +35,21 @@ enum Command {
         #[arg(long)]
         check_config: bool,
     },
-    /// Store a cell from a version-2 snapshot: all of it or nothing. Exit code 2: the snapshot is faulty; 3: the cell
-    /// exists.
+    /// Store a cell from a snapshot: all of it or nothing. Exit code 2: the snapshot is faulty; 3: the cell exists.
     Load {
         /// Name of the new cell.
         #[arg(long, value_parser = cell_name)]
         cell: CellName,
-        /// Id of the new cell; the snapshot's own when absent.
+        /// Id of the new cell; the snapshot's own when absent. With another id, every id in the cell becomes another one.
         #[arg(long, value_parser = cell_id)]
         cell_id: Option<CellId>,
         /// URL of the new cell's owner; the snapshot's own when absent.
         #[arg(long)]
         owner: Option<String>,
+        /// The snapshot was written by an export that can be trusted: it may expand without limit, and have names that
+        /// differ in case or Unicode form only.
+        #[arg(long)]
+        trusted: bool,
         /// The snapshot.
         file: PathBuf,
     },
@@ -56,7 +61,10 @@ enum Command {
 async fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { check_config } => run(check_config).await,
-        Command::Load { cell, cell_id, owner, file } => load(cell, cell_id, owner, file).await,
+        Command::Load { cell, cell_id, owner, trusted, file } => {
+            let origin = if trusted { Origin::Ours } else { Origin::Anybody };
+            load(cell, cell_id, owner, origin, file).await
+        }
         Command::Health => health().await,
     }
 }
@@ -100,7 +108,13 @@ async fn run(check_config: bool) -> ExitCode {
     std::process::exit(0)
 }
 
-async fn load(cell: CellName, cell_id: Option<CellId>, owner: Option<String>, file: PathBuf) -> ExitCode {
+async fn load(
+    cell: CellName,
+    cell_id: Option<CellId>,
+    owner: Option<String>,
+    origin: Origin,
+    file: PathBuf,
+) -> ExitCode {
     let settings = match LoadSettings::read(&Variables::environment()) {
         Ok(settings) => settings,
         Err(error) => {
@@ -118,16 +132,16 @@ async fn load(cell: CellName, cell_id: Option<CellId>, owner: Option<String>, fi
         cell,
         cell_id,
         owner,
+        origin,
         file,
         blob_dir: settings.blob_dir,
-        scratch_dir: settings.scratch_dir,
         database: settings.database.url,
     };
     let name = options.cell.clone();
     match load::load(options, stop).await {
-        Ok(loaded) => {
+        Ok(summary) => {
             let seconds = begun.elapsed().as_secs_f64();
-            let Loaded { documents, files, bytes } = loaded;
+            let Amount { documents, files, bytes } = summary.amount();
             println!("loaded cell {name}: {documents} documents, {files} files, {bytes} bytes in {seconds:.1} s");
             ExitCode::SUCCESS
         }

@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use model::area::{BlobStore, SnapshotArea};
 use model::doorbell::{self, Ringer};
-use model::housekeeping;
 use model::store;
+use model::{housekeeping, limits};
 use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::Attempts;
+use crate::chores;
 use crate::config::WorkerSettings;
+use crate::import::Places;
 use crate::listener::Listener;
 use crate::slot::Slot;
 use crate::source::postgres::PostgresSource;
@@ -42,12 +44,13 @@ impl Worker {
         let scratch = &settings.work.scratch_dir;
         std::fs::create_dir_all(scratch).with_context(|| format!("SCRATCH_DIR {}", scratch.display()))?;
         let database: SecretString = settings.database.url.clone();
-        // One connection per slot for claiming, and one for housekeeping.
-        let pool = store::pool(&database, "cell-export worker", settings.work.slots as u32 + 1)?;
+        // One connection per slot for claiming, and two for housekeeping and chores.
+        let pool = store::pool(&database, "cell-export worker", settings.work.slots as u32 + 2)?;
         let (ringer, _) = doorbell::start(settings.broker.clone(), "exporter-worker");
         let attempts = Attempts {
             source: PostgresSource::new(database.clone(), blobs.clone(), scratch.clone()),
             area,
+            places: Places { database: database.clone(), blobs: blobs.clone(), reserve: settings.area.reserve },
             unit_url: settings.unit.url(),
             scratch: scratch.clone(),
             database,
@@ -60,10 +63,25 @@ impl Worker {
     /// Works until `shutdown`; then finishes or gives back what is running.
     pub async fn run_until_stopped(self, shutdown: CancellationToken) {
         let ring = |ringer: Ringer| move |job| ringer.ring(job);
-        let mut chores = JoinSet::new();
-        chores.spawn(housekeeping::relay(self.pool.clone(), ring(self.ringer.clone())));
-        chores.spawn(housekeeping::reap(self.pool.clone(), self.settings.jobs.clone(), ring(self.ringer.clone())));
-        chores.spawn(sweeper::sweep_for_ever(self.pool.clone(), self.attempts.area.clone(), self.blobs.clone()));
+        let mut chores_running = JoinSet::new();
+        chores_running.spawn(housekeeping::relay(self.pool.clone(), ring(self.ringer.clone())));
+        chores_running.spawn(housekeeping::reap(
+            self.pool.clone(),
+            self.settings.jobs.clone(),
+            ring(self.ringer.clone()),
+        ));
+        chores_running.spawn(chores::discard_for_ever(
+            self.pool.clone(),
+            self.settings.database.url.clone(),
+            self.blobs.clone(),
+            self.settings.jobs.reap * limits::REAPINGS_PER_DISCARD,
+        ));
+        chores_running.spawn(chores::expire_for_ever(self.pool.clone(), self.settings.work.retention));
+        chores_running.spawn(sweeper::sweep_for_ever(
+            self.pool.clone(),
+            self.attempts.area.clone(),
+            self.blobs.clone(),
+        ));
         let mut slots = JoinSet::new();
         for number in 0..self.settings.work.slots {
             let listener = Listener::start(self.settings.broker.clone(), number);
@@ -73,7 +91,7 @@ impl Worker {
         tracing::info!(slots = self.settings.work.slots, "worker runs");
         shutdown.cancelled().await;
         tracing::info!("worker ends, no new jobs");
-        chores.shutdown().await;
+        chores_running.shutdown().await;
         while slots.join_next().await.is_some() {}
         let _ = tokio::time::timeout(Duration::from_secs(2), self.pool.close()).await;
         tracing::info!("worker ended");

@@ -6,7 +6,8 @@ use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use exporter_worker::load::{self, LoadError, LoadOptions, Loaded};
+use exporter_worker::import::{Origin, Summary};
+use exporter_worker::load::{self, LoadError, LoadOptions};
 use model::cell::{CellId, CellName};
 use model::store::MIGRATOR;
 use serde_json::{Value, json};
@@ -96,26 +97,26 @@ impl Place {
             cell: CellName::parse_new("sample").unwrap(),
             cell_id: None,
             owner: None,
+            origin: Origin::Anybody,
             file: directory.path().join("snapshot.zip"),
             blob_dir: directory.path().join("blobs"),
-            scratch_dir: directory.path().join("scratch"),
             database: pool.connect_options().to_url_lossy().to_string().into(),
         };
         Self { directory, options, pool }
     }
 
-    async fn load(&self, zip: &[u8]) -> Result<Loaded, LoadError> {
+    async fn load(&self, zip: &[u8]) -> Result<Summary, LoadError> {
         self.load_as(zip, self.options.clone()).await
     }
 
-    async fn load_as(&self, zip: &[u8], options: LoadOptions) -> Result<Loaded, LoadError> {
+    async fn load_as(&self, zip: &[u8], options: LoadOptions) -> Result<Summary, LoadError> {
         std::fs::write(&options.file, zip).unwrap();
         load::load(options, CancellationToken::new()).await
     }
 
     async fn rows(&self) -> i64 {
         let count = "SELECT (SELECT count(*) FROM cell) + (SELECT count(*) FROM document)
-                          + (SELECT count(*) FROM node) + (SELECT count(*) FROM blob)";
+                          + (SELECT count(*) FROM node) + (SELECT count(*) FROM blob) + (SELECT count(*) FROM generation)";
         sqlx::query_scalar(count).fetch_one(&self.pool).await.unwrap()
     }
 
@@ -135,7 +136,7 @@ impl Place {
     }
 
     async fn clear(&self) {
-        sqlx::raw_sql("TRUNCATE cell, document, node, blob").execute(&self.pool).await.unwrap();
+        sqlx::raw_sql("TRUNCATE cell, document, node, blob, generation").execute(&self.pool).await.unwrap();
         let _ = std::fs::remove_dir_all(self.directory.path().join("blobs"));
     }
 }
@@ -167,7 +168,7 @@ async fn with_the_same_name_and_id_everything_is_stored_as_it_was(pool: PgPool) 
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]
-async fn with_another_id_and_name_only_what_names_the_cell_changes(pool: PgPool) {
+async fn with_another_id_every_id_changes_and_texts_do_not(pool: PgPool) {
     let place = Place::new(pool);
     let mut sample = Snapshot::sample();
     let old = serde_json::from_str::<Value>(&sample.text(CELL)).unwrap()["_id"].as_str().unwrap().to_owned();
@@ -199,12 +200,13 @@ async fn with_another_id_and_name_only_what_names_the_cell_changes(pool: PgPool)
             assert_ne!(body["_source"]["b"], old.as_str(), "{of}");
         }
     }
-    let main: String = sqlx::query_scalar("SELECT body FROM document WHERE id = 'main-box-document'")
+    let main: String = sqlx::query_scalar("SELECT body FROM document WHERE body LIKE '%\"about %'")
         .fetch_one(&place.pool)
         .await
         .unwrap();
     let main: Value = serde_json::from_str(&main).unwrap();
     assert_eq!(main["_source"]["b"], "other-id");
+    assert_ne!(main["_id"], "main-box-document");
     assert_eq!(main["_source"]["s"]["P001"], format!("about {old}"));
 }
 
@@ -270,8 +272,8 @@ type Change = fn(&mut Snapshot);
 
 /// What is done to a sound snapshot, and what the refusal must say.
 const FAULTS: &[(Change, &str)] = &[
-    (|s| s.0.retain(|(n, _)| n != ROLE), "10_odata/20_role.pjson: missing"),
-    (|s| s.0.retain(|(n, _)| n != CELL), "10_odata/00_cell.json: missing"),
+    (|s| s.0.retain(|(n, _)| n != ROLE), "[10_odata/20_role.pjson] does not exist in the snapshot file."),
+    (|s| s.0.retain(|(n, _)| n != CELL), "[10_odata/00_cell.json] does not exist in the snapshot file."),
     (|s| s.0.push(("10_odata/99_more.pjson".into(), vec![])), "10_odata/99_more.pjson: not an entry"),
     (|s| s.0.push(("readme.txt".into(), vec![])), "readme.txt: not an entry"),
     (|s| s.0.push(("20_webdav/../../x".into(), vec![])), "not a plain relative path"),
@@ -283,11 +285,12 @@ const FAULTS: &[(Change, &str)] = &[
     (|s| s.0.push(("20_webdav/.pkeys/a/.privatekey".into(), vec![])), "keys and login records"),
     (|s| s.0.push(("20_webdav/__/stray.txt".into(), vec![])), "20_webdav/__/stray.txt: not an entry"),
     (|s| s.0.push(("20_webdav/__/bare/".into(), vec![])), "20_webdav/__/bare: a directory without .pmeta"),
-    (|s| *s.bytes("00_manifest.json") = b"x".to_vec(), "00_manifest.json: "),
-    (|s| *s.bytes("00_manifest.json") = br#"{"export_version":1}"#.to_vec(), "export_version is 1, only the integer 2"),
-    (|s| *s.bytes("00_manifest.json") = br#"{"export_version":"2"}"#.to_vec(), "export_version is \"2\""),
+    (|s| *s.bytes("00_manifest.json") = b"x".to_vec(), "JSON parse error. [x]."),
+    (|s| *s.bytes("00_manifest.json") = br#"{"export_version":3}"#.to_vec(), "Expected [2] but was [3]."),
+    (|s| *s.bytes("00_manifest.json") = br#"{"export_version":1}"#.to_vec(), "[10_odata/10_data.pjson] does not exist"),
+    (|s| *s.bytes("00_manifest.json") = br#"{"export_version":"2"}"#.to_vec(), "Expected [2] but was [\"2\"]."),
     (|s| *s.bytes("00_manifest.json") = br#"{"export_version":2}"#.to_vec(), "unit_url must be a string"),
-    (|s| *s.bytes("00_manifest.json") = vec![b' '; 70_000], "00_manifest.json: longer than"),
+    (|s| *s.bytes("00_manifest.json") = vec![b' '; 70_000], "the manifest is too long"),
     (|s| replace(s, CELL, "\"h\":", "\"hh\":"), "10_odata/00_cell.json: _source.h is missing"),
     (|s| replace(s, CELL, "\"Name\":", "\"name\":"), "10_odata/00_cell.json: _source.s.Name is missing"),
     (|s| s.bytes(ROLE).extend(b"\n"), "10_odata/20_role.pjson:3: a blank line"),
@@ -378,7 +381,10 @@ async fn a_forged_archive_is_refused(pool: PgPool) {
             bytes
         })
     };
-    let (original, places, twice) = all(&zip, b"10_odata/11_account.pjson", b"10_odata/12_extcell.pjson");
+    let mut more = sample.clone();
+    more.0.push(("10_odata/12_extcell.pjsox".into(), Vec::new()));
+    let (_, _, twice) = all(&more.zip(), b"10_odata/12_extcell.pjsox", b"10_odata/12_extcell.pjson");
+    let (original, places, _) = all(&zip, b"10_odata/11_account.pjson", b"10_odata/11_account.pjson");
     let with = |at: usize, value: u8| {
         let mut bytes = original.clone();
         bytes[at] = value;
@@ -400,11 +406,11 @@ async fn a_forged_archive_is_refused(pool: PgPool) {
     links.add_symlink("20_webdav/__/link", "/etc/passwd", SimpleFileOptions::default()).unwrap();
     let links = links.finish().unwrap().into_inner();
     let cases: Vec<(Vec<u8>, &str)> = vec![
-        (b"no zip at all".to_vec(), "not a readable zip"),
-        (Vec::new(), "not a readable zip"),
-        (zip[..zip.len() / 2].to_vec(), "not a readable zip"),
+        (b"no zip at all".to_vec(), "not zip file"),
+        (Vec::new(), "not zip file"),
+        (zip[..zip.len() / 2].to_vec(), "not zip file"),
         (twice, "an entry name occurs twice"),
-        (with(places[0], b'X'), "not a readable zip"),
+        (with(places[0], b'X'), "header inconsistency detected"),
         // General purpose flags and method of a central header.
         (with(places[1] - 46 + 8, original[places[1] - 46 + 8] | 1), ""),
         (with(places[1] - 46 + 10, 12), ""),

@@ -11,7 +11,7 @@ use model::cell::CellId;
 use model::job::Amount;
 use model::snapshot_name::SnapshotName;
 use model::store::MIGRATOR;
-use model::store::jobs::{self, FinishedBlob};
+use model::store::jobs::{self, FinishedBlob, NewJob};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -30,9 +30,12 @@ async fn what_a_row_names_stays_and_the_rest_goes_when_it_is_old(pool: PgPool) {
     let hour = Duration::from_secs(3600);
     let mut claimed = Vec::new();
     for cell in ["done", "running"] {
-        let (job, cell) = (Uuid::new_v4(), CellId::parse(cell).unwrap());
-        jobs::accept(&mut connection, job, &cell, &SnapshotName::parse("n").unwrap(), hour, 4).await.unwrap();
-        claimed.push(jobs::claim(&mut connection, Some(job), "me", hour).await.unwrap().unwrap().fence);
+        let insert = "INSERT INTO cell (id, name, document) VALUES ($1, $1, '{}')";
+        sqlx::query(insert).bind(cell).execute(&mut *connection).await.unwrap();
+        let (cell, name) = (CellId::parse(cell).unwrap(), SnapshotName::parse("n").unwrap());
+        let job = NewJob { id: Uuid::new_v4(), cell, name, deadline: hour, max_strikes: 4 };
+        jobs::accept(&mut connection, &job).await.unwrap();
+        claimed.push(jobs::claim(&mut connection, Some(job.id), "me", hour).await.unwrap().unwrap().fence);
     }
     let key = |job, attempt| SnapshotKey { job, attempt, token: Uuid::new_v4() };
     let (published, abandoned) = (key(claimed[0].job, 1), key(claimed[0].job, 1));
@@ -46,7 +49,7 @@ async fn what_a_row_names_stays_and_the_rest_goes_when_it_is_old(pool: PgPool) {
     put(root, &part);
     put(root, "snapshots/lost+found/keep");
     let (named, orphan) = (Uuid::new_v4(), Uuid::new_v4());
-    sqlx::query("INSERT INTO blob (id, cell_id, size, sha256) VALUES ($1, 'c', 5, decode(repeat('00', 32), 'hex'))")
+    sqlx::query("INSERT INTO blob (id, generation, size, sha256) VALUES ($1, 'c', 5, decode(repeat('00', 32), 'hex'))")
         .bind(named)
         .execute(&pool)
         .await

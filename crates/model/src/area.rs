@@ -21,10 +21,10 @@ use uuid::Uuid;
 
 use crate::limits;
 
-/// Key of a snapshot file: unique to one attempt, so that no other attempt can ever write it.
+/// Key of a snapshot file: unique to one attempt or one upload, so that nothing else can ever write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotKey {
-    /// The job that wrote it.
+    /// The job that wrote it, or the id of an upload.
     pub job: Uuid,
     /// Number of the attempt.
     pub attempt: i32,
@@ -33,6 +33,11 @@ pub struct SnapshotKey {
 }
 
 impl SnapshotKey {
+    /// A key for an upload.
+    pub fn for_upload() -> Self {
+        Self { job: Uuid::new_v4(), attempt: 1, token: Uuid::new_v4() }
+    }
+
     /// The key as it is stored: `snapshots/{job}/{attempt}-{token}.zip`.
     pub fn text(&self) -> String {
         format!("snapshots/{}/{}", self.job, self.file())
@@ -98,6 +103,22 @@ impl SnapshotArea {
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
             .open(&part)?;
         Ok(Part { part, finished: directory.join(key.file()), file: Some(file) })
+    }
+
+    /// Opens a snapshot for reading back and forth.
+    pub fn open_file(&self, key: &str) -> io::Result<File> {
+        match ObjectPath::parse(key) {
+            Ok(key) if key.as_ref().starts_with("snapshots/") => File::open(self.root.join(key.as_ref())),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Removes a snapshot that no row names any more. Absent is fine; what cannot be removed now is left to the sweeper.
+    pub async fn remove(&self, key: &str) {
+        match self.store.delete(&ObjectPath::from(key)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => tracing::warn!(%error, "cannot remove a snapshot, leaving it to the sweeper"),
+        }
     }
 
     /// Streams the bytes of a snapshot, or a range of them, with a bounded wait for the opening.
@@ -181,6 +202,12 @@ impl BlobStore {
     /// Streams the bytes of a blob, with a bounded wait for the opening.
     pub async fn read(&self, id: Uuid) -> Result<Pieces, object_store::Error> {
         read(&self.store, &blob_key(id), None).await
+    }
+
+    /// Free bytes on the store's volume.
+    pub fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.root)?;
+        Ok(stat.f_bavail * stat.f_frsize)
     }
 
     /// The store itself, for writing under [`blob_key`].

@@ -32,6 +32,8 @@ macro_rules! error_codes {
 }
 
 error_codes! {
+    /// A field of the body is missing.
+    RequiredKey = 400 "PR400-CM-0001" "Required key [{0}] missing.";
     /// A field does not follow its pattern.
     FieldFormat = 400 "PR400-CM-0002" "Field [{0}] format error. Must be [{1}].";
     /// The body is no JSON object.
@@ -40,6 +42,14 @@ error_codes! {
     UrlAuthority = 400 "PR400-CM-0005" "Invalid URL authority [{0}]. This unit is configured for URL authority [{1}]";
     /// The body is no `propfind` document.
     XmlParse = 400 "PR400-DV-0001" "XML parse error.";
+    /// An entry that a snapshot must have is not there.
+    SnapshotEntryMissing = 400 "PR400-MC-0001" "[{0}] does not exist in the snapshot file.";
+    /// The snapshot's version is none that can be read.
+    SnapshotVersion = 400 "PR400-MC-0003" "Version of the snapshot file is invalid. Expected [{0}] but was [{1}].";
+    /// The snapshot is no zip.
+    SnapshotNotZip = 400 "PR400-MC-0004" "The specified snapshot file is not zip file.";
+    /// The snapshot has another fault: entry, line and what is wrong.
+    SnapshotFaulty = 400 "PR400-EX-0001" "The snapshot file is faulty. [{0}].";
     /// `Depth` is missing or unknown.
     Depth = 400 "PR400-DV-0003" "Invalid depth header value:[{0}].";
     /// The cell holds as many snapshots as it may.
@@ -48,6 +58,18 @@ error_codes! {
     RequestKey = 400 "PR400-EV-0002" "Request header is invalid [X-Personium-RequestKey].";
     /// A path-based cell URL where cells have host names.
     PathBasedUrl = 400 "PR400-MC-0002" "Path based CellUrl access is not allowed.";
+    /// The body of a unit control request is no JSON object.
+    ODataJson = 400 "PR400-OD-0001" "JSON parse error.";
+    /// A key like `('name')` cannot be read.
+    ODataKey = 400 "PR400-OD-0004" "OData EntityKey Parse error.";
+    /// A field of an entity does not follow its rule.
+    ODataField = 400 "PR400-OD-0006" "request body format error. field [{0}]";
+    /// A field of an entity is missing.
+    ODataRequired = 400 "PR400-OD-0009" "[{0}] is required.";
+    /// A field that no such entity has.
+    ODataUnknownField = 400 "PR400-OD-0007" "[{0}]";
+    /// `$top` or `$skip` is no number, or too large.
+    ODataQuery = 400 "PR400-OD-0029" "Query value [{0}]=[{1}] is invalid.";
     /// A header's value cannot be read.
     HeaderValue = 400 "PR400-OD-0041" "Request header {0} value is invalid [{1}].";
     /// No credentials.
@@ -62,12 +84,18 @@ error_codes! {
     CookieAuthentication = 401 "PR401-AU-0009" "Authentication failed.";
     /// Basic credentials that do not fit.
     BasicAuthentication = 401 "PR401-AU-0011" "Authentication failed.";
+    /// Only unit users may do this, and today only the unit master.
+    UnitUserRequired = 403 "PR403-AU-0001" "Unit user access required.";
     /// Known, but not allowed.
     PrivilegeLacking = 403 "PR403-AU-0002" "Necessary privilege is lacking.";
     /// `Depth: infinity`.
     InfiniteDepth = 403 "PR403-DV-0001" "Infinite depth is not supported.";
     /// No such file.
     NotFound = 404 "PR404-DV-0001" "Resource not found. [{0}].";
+    /// No such entity set.
+    NoSuchEntitySet = 404 "PR404-OD-0001" "No such entity set.";
+    /// No such entity.
+    NoSuchEntity = 404 "PR404-OD-0002" "No such entity.";
     /// No such cell.
     CellNotFound = 404 "PR404-DV-0003" "Cell not found.";
     /// No such resource.
@@ -82,8 +110,14 @@ error_codes! {
     CellBusy = 409 "PR409-CM-0002" "Because [{0}] is being executed, writing to cell can not be done.";
     /// The name is taken.
     FileExists = 409 "PR409-DV-0002" "File [{0}] already exists.";
+    /// The snapshot was replaced while it was being looked at.
+    CellInUse = 409 "PR409-MC-0001" "Cell to be processed is being accessed by other requests.";
+    /// A cell of that name exists.
+    EntityExists = 409 "PR409-OD-0003" "The entity already exists.";
     /// The job was cancelled.
-    Cancelled = 409 "PR409-EX-0001" "The export was cancelled.";
+    Cancelled = 409 "PR409-EX-0001" "The {0} was cancelled.";
+    /// `If-Match` or `If-None-Match` does not hold.
+    EtagMismatch = 412 "PR412-DV-0001" "ETag does not match.";
     /// The body is longer than allowed.
     BodyTooLarge = 413 "PR413-EX-0001" "The request body is longer than {0} bytes.";
     /// The body's character encoding is unknown.
@@ -108,14 +142,18 @@ error_codes! {
     NotImplemented = 501 "PR501-MC-0001" "Method not implemented.";
     /// The file is listed but its bytes cannot be had.
     FileUnavailable = 503 "PR503-DV-0001" "Failed to access the target resource due to concurrent update/delete operation by another process.";
-    /// The export was interrupted more often than allowed.
-    Interrupted = 503 "PR503-EX-0001" "The export was interrupted {0} times and given up.";
-    /// The export did not finish before its deadline.
-    Deadline = 503 "PR503-EX-0002" "The export did not finish in time.";
+    /// A job was interrupted more often than allowed.
+    Interrupted = 503 "PR503-EX-0001" "The {0} was interrupted {1} times and given up.";
+    /// A job did not finish before its deadline.
+    Deadline = 503 "PR503-EX-0002" "The {0} did not finish in time.";
+    /// Too many requests of a costly kind at once.
+    TooManyRequests = 503 "PR503-SV-0001" "Too many concurrent requests.";
     /// No space.
     DiskFull = 503 "PR503-SV-0005" "Operation is prohibited as one or more disks are almost full.";
     /// The database does not answer now.
     DatastoreUnavailable = 503 "PR503-SV-0006" "The datastore does not answer. Try again later.";
+    /// The cell's snapshots would take more than its quota.
+    QuotaExceeded = 507 "PR507-EX-0001" "The snapshots of the cell may take {0} bytes.";
 }
 
 impl ErrorCode {

@@ -48,6 +48,53 @@ impl JobState {
     }
 }
 
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobKind {
+    /// Cell to snapshot.
+    Export,
+    /// Snapshot to cell.
+    Import,
+    /// What an import would do; changes nothing.
+    DryRun,
+}
+
+impl JobKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Export, Self::Import, Self::DryRun];
+
+    /// The kind's name in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Export => "export",
+            Self::Import => "import",
+            Self::DryRun => "dry-run",
+        }
+    }
+
+    /// Returns the kind of a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.name() == name)
+    }
+
+    /// What messages call it.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Export => "export",
+            Self::Import => "import",
+            Self::DryRun => "dry run",
+        }
+    }
+
+    /// What Personium's messages call the work that keeps a cell busy.
+    pub fn activity(self) -> &'static str {
+        match self {
+            Self::Export => "cell export",
+            Self::Import | Self::DryRun => "cell import",
+        }
+    }
+}
+
 /// What an attempt has written, and what it will have to write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -64,16 +111,20 @@ pub struct Amount {
     pub documents: u64,
     /// File contents.
     pub files: u64,
-    /// Uncompressed bytes; in a total, the bytes of file contents.
+    /// Uncompressed bytes; in the total of an export, the bytes of file contents only.
     pub bytes: u64,
 }
 
 impl Progress {
-    /// Documents and files written, in percent of those in the cell, rounded down and never 100: only
-    /// a listed file is finished.
-    pub fn percent(&self) -> u8 {
-        let done = self.done.documents + self.done.files;
-        match self.total.map(|t| t.documents + t.files) {
+    /// How far a job is in percent, rounded down and never 100: only what is visible is finished. An export counts
+    /// documents and files, an import the bytes of its snapshot, because nobody counted its documents beforehand.
+    pub fn percent(&self, kind: JobKind) -> u8 {
+        let of = |amount: Amount| match kind {
+            JobKind::Export => amount.documents + amount.files,
+            JobKind::Import | JobKind::DryRun => amount.bytes,
+        };
+        let done = of(self.done);
+        match self.total.map(of) {
             None | Some(0) => 0,
             Some(total) => (u128::from(done) * 100 / u128::from(total)).min(99) as u8,
         }
@@ -130,8 +181,11 @@ mod tests {
             (amount(9, 9), Some(amount(2, 1)), 99),
             (amount(u64::MAX / 2, 0), Some(amount(u64::MAX / 2, 1)), 99),
         ] {
-            assert_eq!(Progress { done, total }.percent(), expected, "{done:?} of {total:?}");
+            assert_eq!(Progress { done, total }.percent(JobKind::Export), expected, "{done:?} of {total:?}");
         }
+        let bytes = |bytes| Amount { bytes, ..amount(7, 7) };
+        let half = Progress { done: bytes(50), total: Some(bytes(100)) };
+        assert_eq!(half.percent(JobKind::Import), 50);
     }
 
     #[test]
@@ -154,6 +208,9 @@ mod tests {
     fn states_have_names_and_three_are_final() {
         for state in JobState::ALL {
             assert_eq!(JobState::parse(state.name()), Some(state));
+        }
+        for kind in JobKind::ALL {
+            assert_eq!(JobKind::parse(kind.name()), Some(kind));
         }
         assert_eq!(JobState::ALL.iter().filter(|s| s.is_final()).count(), 3);
     }

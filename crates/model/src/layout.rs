@@ -6,6 +6,30 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the snapshot format that is written.
 pub const EXPORT_VERSION: i64 = 2;
+/// A version of the snapshot format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotVersion {
+    /// Found in files of 2018 and early 2019: all documents in one entry. Read only.
+    One,
+    /// One entry per type.
+    Two,
+}
+
+impl SnapshotVersion {
+    /// All versions.
+    pub const ALL: [Self; 2] = [Self::One, Self::Two];
+
+    /// The number in the manifest.
+    pub fn number(self) -> i64 {
+        match self {
+            Self::One => 1,
+            Self::Two => EXPORT_VERSION,
+        }
+    }
+}
+
+/// The documents of all types in a version-1 snapshot.
+pub const DOCUMENTS_V1: &str = "10_odata/10_data.pjson";
 /// Directory of the documents.
 pub const ODATA_DIR: &str = "10_odata/";
 /// Directory of the file tree.
@@ -98,7 +122,7 @@ impl DocumentType {
     }
 
     /// The entry that holds the documents of this type.
-    pub fn entry(self) -> &'static str {
+    pub const fn entry(self) -> &'static str {
         match self {
             Self::Box => "10_odata/10_box.pjson",
             Self::Account => "10_odata/11_account.pjson",

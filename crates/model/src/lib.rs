@@ -22,6 +22,8 @@ pub mod area;
 pub mod doorbell;
 #[cfg(feature = "postgres")]
 pub mod housekeeping;
+#[cfg(feature = "area")]
+pub mod snapshot_file;
 #[cfg(feature = "postgres")]
 pub mod store;
 #[cfg(feature = "amqp")]

@@ -19,6 +19,14 @@ pub const RELAY: Duration = Duration::from_secs(2);
 pub const SWEEP: Duration = Duration::from_secs(3600);
 /// Files younger than this are never swept.
 pub const SWEEP_AGE: Duration = Duration::from_secs(3600);
+/// How often a worker looks for snapshots that are too old or too many.
+pub const EXPIRE: Duration = Duration::from_secs(600);
+/// Reapings between two looks for generations that nobody names any more.
+pub const REAPINGS_PER_DISCARD: u32 = 3;
+/// Rows of a generation removed by one statement.
+pub const DISCARD_ROWS: i64 = 20_000;
+/// One such statement.
+pub const DISCARD_STATEMENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Blobs without a row are swept after this: longer than any load may take.
 pub const SWEEP_BLOB_AGE: Duration = Duration::from_secs(24 * 3600);
 /// An attempt whose counters stand still for this long is given up.
@@ -69,6 +77,12 @@ pub const BLOB_OPEN: Duration = Duration::from_secs(10);
 /// The next piece of a blob, or of a document stream.
 pub const READ_STALL: Duration = Duration::from_secs(60);
 
+/// Rows that are copied into the database at once.
+pub const COPY_BATCH: usize = 1 << 20;
+/// Copying one of them.
+pub const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
+/// Such batches that wait for the database.
+pub const BATCHES_WAITING: usize = 4;
 /// Bytes that are read, sent through a channel or written in one piece.
 pub const PIECE: usize = 256 << 10;
 /// Pieces waiting between the reader of a cell and the writer of its snapshot.
@@ -94,6 +108,26 @@ pub const DISCONNECT: Duration = Duration::from_secs(5);
 
 /// Snapshot files per cell.
 pub const SNAPSHOTS_PER_CELL: i64 = 1024;
+/// Length of an uploaded snapshot.
+pub const UPLOAD: u64 = 20 << 30;
+/// All snapshots of one cell together, checked by uploads.
+pub const CELL_QUOTA: u64 = 100 << 30;
+/// An upload may last this long.
+pub const UPLOAD_TOTAL: Duration = Duration::from_secs(6 * 3600);
+/// Over each such window an upload must have sent [`UPLOAD_WINDOW_BYTES`].
+pub const UPLOAD_WINDOW: Duration = Duration::from_secs(30);
+/// 64 KiB per second.
+pub const UPLOAD_WINDOW_BYTES: u64 = 30 * (64 << 10);
+/// Uploads of one api process at once; a snapshot that is looked at before an import counts too.
+pub const UPLOADS: usize = 64;
+/// Looks at snapshot files before an import, at once in one api process.
+pub const INSPECTIONS: usize = 2;
+/// Wait for one of these, and for the look itself.
+pub const INSPECTION: Duration = Duration::from_secs(20);
+/// Cells listed in one answer.
+pub const CELLS_LISTED: i64 = 10_000;
+/// Cells listed when nobody says how many (Personium's default of `$top`).
+pub const CELLS_LISTED_DEFAULT: i64 = 25;
 /// JSON bodies of requests.
 pub const JSON_BODY: usize = 4 << 10;
 /// XML bodies of PROPFIND.
@@ -137,5 +171,11 @@ pub const PMETA: u64 = 1 << 20;
 pub const DOCUMENT: usize = 16 << 20;
 /// Nesting of any JSON document.
 pub const JSON_DEPTH: usize = 32;
+/// The integrity entry: a record for each entry of the snapshot.
+pub const INTEGRITY_ENTRY: u64 = 512 << 20;
+/// Faults that a dry run lists; it counts the others.
+pub const FAULTS_LISTED: usize = 200;
+/// Characters of one fault, and of a value in it.
+pub const FAULT_TEXT: usize = 300;
 /// Characters of an error text in an error file.
 pub const ERROR_TEXT: usize = 500;

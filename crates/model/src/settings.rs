@@ -79,6 +79,12 @@ impl Variables {
         }
     }
 
+    /// Returns the parsed value of a variable, or nothing when it is not set.
+    pub fn optional<T: FromStr>(&self, name: &'static str, what: &'static str) -> Result<Option<T>, SettingsError> {
+        let text = self.text(name)?;
+        text.map(|text| text.parse().map_err(|_| SettingsError::Invalid(name, what))).transpose()
+    }
+
     fn seconds(&self, name: &'static str, default: Duration) -> Result<Duration, SettingsError> {
         let what = "a number of seconds between 0.05 and 31536000";
         let secs: f64 = self.parsed(name, what, default.as_secs_f64())?;

@@ -1,13 +1,16 @@
-//! The document of `GET {cell}__export`.
+//! The documents of `GET {cell}__export`, `GET {cell}__import` and `GET {cell}__import/dry-run`.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use crate::job::Progress;
+use serde_json::value::RawValue;
+
+use crate::error_code::ErrorBody;
+use crate::job::{JobKind, Progress};
 use crate::snapshot_name::SnapshotName;
 
-/// What an export of the cell is doing, in the words old clients know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What a job of the cell is doing, in the words old clients know.
+#[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum StatusReport {
     /// No export is under way; its result, if any, is listed.
@@ -16,7 +19,7 @@ pub enum StatusReport {
         status: &'static str,
     },
     /// An export is queued or running.
-    InProgress {
+    Exporting {
         /// Always `exportation in progress`.
         status: &'static str,
         /// When the request was accepted, UTC with milliseconds.
@@ -26,6 +29,49 @@ pub enum StatusReport {
         /// Name of the snapshot, without extension.
         exportation_name: String,
     },
+    /// An import, or a dry run of one, is queued, running, failed or (a dry run only) finished.
+    Importing {
+        /// `importation in progress`, `import failed`; `dry run in progress`, `dry run failed`, `dry run finished`.
+        status: &'static str,
+        /// When the request was accepted, UTC with milliseconds.
+        started_at: String,
+        /// Integer and `%`.
+        progress: String,
+        /// Name of the snapshot, without extension.
+        importation_name: String,
+        /// Why it failed: an error document.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<ErrorBody>,
+        /// What the dry run found: a JSON object.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result: Option<Box<RawValue>>,
+    },
+}
+
+/// A job as a report shows it.
+#[derive(Debug, Clone)]
+pub struct Reported<'a> {
+    /// What it does.
+    pub kind: JobKind,
+    /// Name of the snapshot.
+    pub name: &'a SnapshotName,
+    /// When it was accepted.
+    pub accepted_at: DateTime<Utc>,
+    /// How far it is, or was.
+    pub progress: &'a Progress,
+}
+
+impl Reported<'_> {
+    fn import(&self, status: &'static str) -> StatusReport {
+        StatusReport::Importing {
+            status,
+            started_at: self.accepted_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            progress: format!("{}%", self.progress.percent(self.kind)),
+            importation_name: self.name.to_string(),
+            message: None,
+            result: None,
+        }
+    }
 }
 
 impl StatusReport {
@@ -35,12 +81,39 @@ impl StatusReport {
     }
 
     /// The report of an accepted job that is not final.
-    pub fn in_progress(name: &SnapshotName, accepted_at: DateTime<Utc>, progress: &Progress) -> Self {
-        Self::InProgress {
-            status: "exportation in progress",
-            started_at: accepted_at.to_rfc3339_opts(SecondsFormat::Millis, true),
-            progress: format!("{}%", progress.percent()),
-            exportation_name: name.to_string(),
+    pub fn in_progress(job: &Reported<'_>) -> Self {
+        match job.kind {
+            JobKind::Export => Self::Exporting {
+                status: "exportation in progress",
+                started_at: job.accepted_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+                progress: format!("{}%", job.progress.percent(job.kind)),
+                exportation_name: job.name.to_string(),
+            },
+            JobKind::Import => job.import("importation in progress"),
+            JobKind::DryRun => job.import("dry run in progress"),
+        }
+    }
+
+    /// The report of an import or a dry run that failed.
+    pub fn failed(job: &Reported<'_>, error: Option<ErrorBody>) -> Self {
+        let status = if job.kind == JobKind::DryRun { "dry run failed" } else { "import failed" };
+        match job.import(status) {
+            Self::Importing { status, started_at, progress, importation_name, result, .. } => {
+                Self::Importing { status, started_at, progress, importation_name, message: error, result }
+            }
+            other => other,
+        }
+    }
+
+    /// The report of a finished dry run. `found` is a JSON object.
+    pub fn found(job: &Reported<'_>, found: &str) -> Self {
+        let found = RawValue::from_string(found.to_owned()).ok();
+        match job.import("dry run finished") {
+            Self::Importing { status, started_at, importation_name, message, .. } => {
+                let progress = "100%".to_owned();
+                Self::Importing { status, started_at, progress, importation_name, message, result: found }
+            }
+            other => other,
         }
     }
 }
@@ -50,15 +123,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_read_as_the_contract_says() {
+    fn the_forms_read_as_the_contract_says() {
         let ready = serde_json::to_string(&StatusReport::ready()).expect("json");
         assert_eq!(ready, r#"{"status":"ready"}"#);
         let name = SnapshotName::parse("prog1").expect("a name");
         let at = "2026-11-23T07:25:40.643Z".parse().expect("a time");
-        let report = StatusReport::in_progress(&name, at, &Progress::default());
+        let mut job = Reported { kind: JobKind::Export, name: &name, accepted_at: at, progress: &Progress::default() };
+        let report = StatusReport::in_progress(&job);
         assert_eq!(
             serde_json::to_string(&report).expect("json"),
             r#"{"status":"exportation in progress","started_at":"2026-11-23T07:25:40.643Z","progress":"0%","exportation_name":"prog1"}"#
+        );
+        job.kind = JobKind::Import;
+        let text = |report: &StatusReport| serde_json::to_string(report).expect("json");
+        assert_eq!(
+            text(&StatusReport::in_progress(&job)),
+            r#"{"status":"importation in progress","started_at":"2026-11-23T07:25:40.643Z","progress":"0%","importation_name":"prog1"}"#
+        );
+        let failed = text(&StatusReport::failed(&job, Some(crate::error_code::ErrorCode::EntityExists.body())));
+        assert!(failed.starts_with(r#"{"status":"import failed","#), "{failed}");
+        assert!(
+            failed.ends_with(
+                r#""message":{"code":"PR409-OD-0003","message":{"lang":"en","value":"The entity already exists."}}}"#
+            ),
+            "{failed}"
+        );
+        job.kind = JobKind::DryRun;
+        let found = text(&StatusReport::found(&job, r#"{"importable":true}"#));
+        assert!(
+            found.ends_with(r#""progress":"100%","importation_name":"prog1","result":{"importable":true}}"#),
+            "{found}"
         );
     }
 }

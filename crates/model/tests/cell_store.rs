@@ -17,7 +17,7 @@ const DOCUMENTS: &str = r#"
       SELECT json_build_object('_source', json_build_object('ll', (SELECT coalesce(json_agg('t:' || t), '[]') FROM unnest(targets) t)),
                                '_id', id)::text $$;
     CREATE FUNCTION put(id text, VARIADIC targets text[] DEFAULT '{}') RETURNS void LANGUAGE sql AS $$
-      INSERT INTO document (cell_id, type, id, body) VALUES ('c', 'UserData', id, body(id, VARIADIC targets)) $$;
+      INSERT INTO document (generation, type, id, body) VALUES ('c', 'UserData', id, body(id, VARIADIC targets)) $$;
     CREATE FUNCTION change(p_id text, VARIADIC targets text[] DEFAULT '{}') RETURNS void LANGUAGE sql AS $$
       UPDATE document SET body = body(p_id, VARIADIC targets) WHERE id = p_id $$;
 "#;

@@ -9,7 +9,7 @@ use model::cell::CellId;
 use model::error_code::{ErrorBody, ErrorCode};
 use model::job::{Amount, JobState, Progress, Reaping};
 use model::snapshot_name::{SnapshotFileName, SnapshotName};
-use model::store::jobs::{self, AcceptError, Beat, Cancelling, Claim, Fence, FinishedBlob, Requeued};
+use model::store::jobs::{self, AcceptError, Beat, Cancelling, Claim, Fence, FinishedBlob, NewJob, Requeued};
 use model::store::snapshots::{self, Content};
 use model::store::{MIGRATOR, StoreError};
 use sqlx::{PgConnection, PgPool};
@@ -38,10 +38,20 @@ fn error() -> ErrorBody {
     ErrorCode::DiskFull.body()
 }
 
+/// An order for a cell, which is made when it is not there.
+async fn new_job(connection: &mut PgConnection, cell: CellId, text: &str) -> NewJob {
+    sqlx::query("INSERT INTO cell (id, name, document) VALUES ($1, $1, '{}') ON CONFLICT DO NOTHING")
+        .bind(cell.as_str())
+        .execute(connection)
+        .await
+        .expect("a cell");
+    NewJob { id: Uuid::new_v4(), cell, name: name(text), deadline: HOUR, max_strikes: 4 }
+}
+
 async fn accept(pool: &PgPool, text: &str) -> Result<Uuid, AcceptError> {
-    let id = Uuid::new_v4();
     let mut connection = pool.acquire().await.expect("a connection");
-    jobs::accept(&mut connection, id, &cell(), &name(text), HOUR, 4).await.map(|()| id)
+    let job = new_job(&mut connection, cell(), text).await;
+    jobs::accept(&mut connection, &job).await.map(|()| job.id)
 }
 
 async fn claim(connection: &mut PgConnection, job: Uuid) -> Option<Claim> {
@@ -245,7 +255,7 @@ async fn one_job_is_claimed_once(pool: PgPool) {
     }
     assert_eq!(won.len(), 1);
     assert_eq!(won[0].fence.attempt, 1);
-    assert_eq!((&won[0].cell_id, &won[0].name, won[0].cell_name.as_deref()), (&cell(), &name("one"), None));
+    assert_eq!((&won[0].cell_id, &won[0].name, won[0].cell_name.as_deref()), (&cell(), &name("one"), Some("cell-id")));
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]
@@ -285,7 +295,7 @@ async fn strikes_are_counted_and_used_up(pool: PgPool) {
     expire(&pool, fence.job).await;
     assert_eq!(jobs::reap(c, 10).await.expect("works"), [(fence.job, Reaping::OutOfStrikes)]);
     assert_eq!(state(&pool, fence.job).await, JobState::Failed);
-    let expected = ErrorCode::Interrupted.with(&["4"]).to_json();
+    let expected = ErrorCode::Interrupted.with(&["export", "4"]).to_json();
     assert_eq!(visible(&pool, "one.error").await, Some(Content::Inline(expected)));
 }
 
@@ -294,9 +304,9 @@ async fn a_job_past_its_deadline_fails_with_what_kept_it(pool: PgPool) {
     let mut connection = pool.acquire().await.expect("a connection");
     let c = &mut *connection;
     for (queued, failure, expected) in [
-        (true, None, ErrorCode::Deadline.body()),
+        (true, None, ErrorCode::Deadline.with(&["export"])),
         (true, Some(error()), error()),
-        (false, None, ErrorCode::Deadline.body()),
+        (false, None, ErrorCode::Deadline.with(&["export"])),
     ] {
         let text = Uuid::new_v4().to_string();
         let fence = running(&pool, &text).await;
@@ -322,7 +332,7 @@ async fn cancelling_depends_on_the_state_and_always_wins(pool: PgPool) {
     let job = accept(&pool, "queued").await.expect("accepted");
     assert_eq!(jobs::cancel(c, &other, job).await.expect("works"), Cancelling::Unknown, "not another cell's job");
     assert_eq!(jobs::cancel(c, &cell(), job).await.expect("works"), Cancelling::Cancelled);
-    let expected = Some(Content::Inline(ErrorCode::Cancelled.body().to_json()));
+    let expected = Some(Content::Inline(ErrorCode::Cancelled.with(&["export"]).to_json()));
     assert_eq!(visible(&pool, "queued.error").await, expected);
     assert_eq!(jobs::cancel(c, &cell(), job).await.expect("works"), Cancelling::AlreadyFinal(JobState::Cancelled));
 
@@ -369,10 +379,11 @@ async fn the_reaper_leaves_alone_what_somebody_is_changing(pool: PgPool) {
 async fn many_reapers_reap_each_job_once(pool: PgPool) {
     let mut lost = Vec::new();
     for i in 0..10 {
-        let id = Uuid::new_v4();
         let cell = CellId::parse(&format!("cell{i}")).expect("legal");
         let mut connection = pool.acquire().await.expect("a connection");
-        jobs::accept(&mut connection, id, &cell, &name("n"), HOUR, 4).await.expect("accepted");
+        let job = new_job(&mut connection, cell, "n").await;
+        let id = job.id;
+        jobs::accept(&mut connection, &job).await.expect("accepted");
         claim(&mut connection, id).await.expect("claimable");
         expire(&pool, id).await;
         lost.push(id);
@@ -450,7 +461,8 @@ async fn the_database_refuses_what_a_faulty_binary_might_try(pool: PgPool) {
             "UPDATE job SET state = 'failed', lease_owner = NULL, lease_until = NULL, finished_at = now() WHERE id = $1",
             "job_error_when_failed",
         ),
-        (running.job, "UPDATE job SET name = 'a.b' WHERE id = $1", "job_name_check"),
+        (running.job, "UPDATE job SET name = 'another' WHERE id = $1", "job_order_is_fixed"),
+        (running.job, "UPDATE job SET kind = 'import', source_key = 'k' WHERE id = $1", "job_order_is_fixed"),
         (running.job, "UPDATE snapshot_entry SET kind = 'zip' WHERE job_id = $1", "snapshot_entry_zip_has_blob"),
         (running.job, "UPDATE snapshot_entry SET body = '{}' WHERE job_id = $1", "snapshot_entry_error_has_body"),
     ];

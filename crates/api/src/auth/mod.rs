@@ -1,8 +1,8 @@
-//! Who is asking, and whether they may do everything with a cell.
+//! Who is asking, and whether they may do everything with a cell, or with the unit.
 //!
 //! Credentials are *parsed* for every request and *judged* where a resource needs them: what is wrong with them is
-//! remembered, not thrown, because routing errors come first. Having a `CellRoot` is the proof of the judgement;
-//! handlers take nothing less.
+//! remembered, not thrown, because routing errors come first. Having a `CellRoot` or a `UnitMaster` is the proof of the
+//! judgement; handlers take nothing less.
 
 mod credentials;
 
@@ -27,6 +27,20 @@ pub(crate) enum Principal {
     Invalid(ErrorCode),
 }
 
+impl Principal {
+    /// Nobody but the unit master is allowed anything yet; tokens of the unit get their judgement here. `lacking` is
+    /// for those who are known and not allowed, `realm` the URL that a challenge names.
+    fn prove_master(&self, realm: &str, lacking: ErrorCode) -> Result<(), ApiError> {
+        let refused = match self {
+            Self::UnitMaster => return Ok(()),
+            Self::UnitUser(_) => return Err(lacking.into()),
+            Self::Anonymous => ErrorCode::AuthorizationRequired,
+            Self::Invalid(reason) => *reason,
+        };
+        Err(ApiError::from(refused).header(WWW_AUTHENTICATE, &format!("Bearer realm=\"{realm}\"")))
+    }
+}
+
 /// A cell, and the proof that the caller has the privilege `root` on it.
 #[derive(Debug, Clone)]
 pub(crate) struct CellRoot {
@@ -36,18 +50,30 @@ pub(crate) struct CellRoot {
 }
 
 impl CellRoot {
-    /// Judges (reference of the rule: unit users first, then the cell's ACL, then scopes). Nobody but the unit master
-    /// has `root` yet; tokens of the unit get their judgement here.
+    /// Judges (reference of the rule: unit users first, then the cell's ACL, then scopes).
     ///
     /// # Errors
     /// 401 with a challenge when the credentials are absent or invalid, 403 when they do not suffice.
     pub(crate) fn prove(principal: &Principal, cell: Cell, url: String) -> Result<Self, ApiError> {
-        let refused = match principal {
-            Principal::UnitMaster => return Ok(Self { cell, url }),
-            Principal::UnitUser(_) => return Err(ErrorCode::PrivilegeLacking.into()),
-            Principal::Anonymous => ErrorCode::AuthorizationRequired,
-            Principal::Invalid(reason) => *reason,
-        };
-        Err(ApiError::from(refused).header(WWW_AUTHENTICATE, &format!("Bearer realm=\"{url}\"")))
+        principal.prove_master(&url, ErrorCode::PrivilegeLacking)?;
+        Ok(Self { cell, url })
+    }
+}
+
+/// The proof that the caller may do everything with the unit.
+#[derive(Debug, Clone)]
+pub(crate) struct UnitMaster {
+    /// URL of the unit, with a trailing slash.
+    pub(crate) url: String,
+}
+
+impl UnitMaster {
+    /// Judges.
+    ///
+    /// # Errors
+    /// 401 with a challenge when the credentials are absent or invalid, 403 when they do not suffice.
+    pub(crate) fn prove(principal: &Principal, url: String) -> Result<Self, ApiError> {
+        principal.prove_master(&url, ErrorCode::UnitUserRequired)?;
+        Ok(Self { url })
     }
 }

@@ -1,7 +1,7 @@
 //! A request after its overrides: X-HTTP-Method-Override, X-Override and X-Forwarded-*, in this order.
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 
 /// What the rest of the service sees of a request. `X-Forwarded-Proto` has no effect here: every URL that is emitted
 /// is built from settings.
@@ -23,6 +23,7 @@ pub(crate) struct Incoming {
     pub(crate) path: String,
     /// Query, still encoded.
     pub(crate) query: String,
+    content_length: Option<u64>,
 }
 
 impl Incoming {
@@ -52,12 +53,23 @@ impl Incoming {
             raw_authority,
             path,
             query: request.uri().query().unwrap_or_default().to_owned(),
+            content_length: text(request.headers().get(CONTENT_LENGTH)).and_then(|length| length.parse().ok()),
         }
     }
 
     /// The value of a header field as text; other bytes than text make it absent.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The value of a condition: a value that is no text stays one, and matches nothing.
+    pub(crate) fn condition(&self, name: &str) -> Option<String> {
+        self.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+
+    /// The length that the body was announced with on the wire.
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        self.content_length
     }
 }
 

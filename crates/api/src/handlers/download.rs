@@ -5,7 +5,8 @@ use std::ops::Range;
 use actix_web::body::SizedStream;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
@@ -28,13 +29,17 @@ use crate::webdav::http_date;
 /// # Errors
 /// 404 naming the URL.
 pub(crate) async fn find(state: &State, root: &CellRoot, name: &str) -> Result<SnapshotFile, ApiError> {
-    let missing = || ApiError::with(ErrorCode::NotFound, &[&format!("{}__snapshot/{name}", root.url)]);
-    let file = SnapshotFileName::parse(name).ok_or_else(missing)?;
+    let file = SnapshotFileName::parse(name).ok_or_else(|| missing(root, name))?;
     let cell = root.cell.id.clone();
     let finding = database::ask(&state.pool, async move |connection| {
         snapshots::find(connection, &cell, &file).await.map_err(ApiError::from)
     });
-    finding.await?.ok_or_else(missing)
+    finding.await?.ok_or_else(|| missing(root, name))
+}
+
+/// The 404 of a file, with its URL.
+pub(super) fn missing(root: &CellRoot, name: &str) -> ApiError {
+    ApiError::with(ErrorCode::NotFound, &[&format!("{}__snapshot/{name}", root.url)])
 }
 
 /// Answers GET: the whole file, or the ranges that were asked for.
@@ -108,14 +113,20 @@ fn headers(status: StatusCode, file: &SnapshotFile) -> HttpResponseBuilder {
         .insert_header((ACCEPT_RANGES, "bytes"))
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((CONTENT_TYPE, file.name.kind.content_type()));
+        // An upload may be of any type, a page with a script among them: it is saved, not shown.
+        .insert_header((CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", file.name)))
+        .insert_header((CONTENT_TYPE, content_type(file)));
     response
+}
+
+fn content_type(file: &SnapshotFile) -> &str {
+    file.content_type.as_deref().unwrap_or("application/octet-stream")
 }
 
 /// Answers with several ranges as `multipart/byteranges` (RFC 9110, section 14.6), its length known beforehand.
 async fn several(area: &SnapshotArea, file: &SnapshotFile, ranges: Vec<Range<u64>>) -> Result<HttpResponse, ApiError> {
     let boundary = uuid::Uuid::new_v4().simple().to_string();
-    let kind = file.name.kind.content_type();
+    let kind = content_type(file);
     let mut size = 0;
     let mut parts = Vec::new();
     for range in ranges {
@@ -147,6 +158,8 @@ async fn part(
             let bytes = text.as_bytes().get(range.start as usize..range.end as usize).unwrap_or_default();
             Ok(stream::iter([Ok(Bytes::copy_from_slice(bytes))]).boxed_local())
         }
+        // The storage library takes no empty range.
+        Content::Blob(_) if range.is_empty() => Ok(stream::empty().boxed_local()),
         Content::Blob(key) => {
             let opened = area.read(key, Some(range)).await.map_err(|error| {
                 tracing::error!(snapshot.name = %file.name, %error, "a listed snapshot cannot be read");

@@ -22,7 +22,7 @@ pub(crate) async fn area(
     state: &State,
     root: &CellRoot,
     request: &Incoming,
-    payload: Payload,
+    payload: &mut Payload,
 ) -> Result<HttpResponse, ApiError> {
     let depth = propfind::read(request, payload).await?;
     let cell = root.cell.id.clone();
@@ -49,7 +49,7 @@ pub(crate) async fn file(
     root: &CellRoot,
     name: &str,
     request: &Incoming,
-    payload: Payload,
+    payload: &mut Payload,
 ) -> Result<HttpResponse, ApiError> {
     let file = download::find(state, root, name).await?;
     propfind::read(request, payload).await?;

@@ -1,9 +1,11 @@
-//! `GET {cell}__export` and `GET {cell}__import`: is something under way?
+//! `GET {cell}__export`, `GET {cell}__import` and `GET {cell}__import/dry-run`: what is under way, and how an import
+//! ended.
 
 use actix_web::HttpResponse;
 use model::error_code::ErrorCode;
-use model::status_report::StatusReport;
-use model::store::jobs;
+use model::job::{JobKind, JobState};
+use model::status_report::{Reported, StatusReport};
+use model::store::jobs::{self, JobView};
 
 use crate::auth::CellRoot;
 use crate::database;
@@ -17,16 +19,32 @@ pub(crate) async fn export(state: &State, root: &CellRoot) -> Result<HttpRespons
     let active = database::ask(&state.pool, async move |connection| {
         jobs::active(connection, &cell).await.map_err(ApiError::from)
     });
-    let report = match active.await? {
+    document(&match active.await?.filter(|job| job.kind == JobKind::Export) {
         None => StatusReport::ready(),
-        Some(job) => StatusReport::in_progress(&job.name, job.accepted_at, &job.progress),
-    };
-    document(&report)
+        Some(job) => StatusReport::in_progress(&reported(&job)),
+    })
 }
 
-/// Imports cannot run yet, so none is under way.
-pub(crate) fn import() -> Result<HttpResponse, ApiError> {
-    document(&StatusReport::ready())
+/// Reports the last import of a cell, or its last dry run: under way, failed, or `ready`; of a dry run also what it
+/// found. There is nothing to list that would tell.
+pub(crate) async fn import(state: &State, root: &CellRoot, kind: JobKind) -> Result<HttpResponse, ApiError> {
+    let cell = root.cell.id.clone();
+    let latest = database::ask(&state.pool, async move |connection| {
+        jobs::latest(connection, &cell, kind).await.map_err(ApiError::from)
+    });
+    let Some(job) = latest.await? else { return document(&StatusReport::ready()) };
+    document(&match (job.state, kind) {
+        (JobState::Queued | JobState::Running, _) => StatusReport::in_progress(&reported(&job)),
+        (JobState::Failed | JobState::Cancelled, _) => StatusReport::failed(&reported(&job), job.error.clone()),
+        (JobState::Succeeded, JobKind::DryRun) => {
+            StatusReport::found(&reported(&job), job.result.as_deref().unwrap_or("{}"))
+        }
+        (JobState::Succeeded, JobKind::Import | JobKind::Export) => StatusReport::ready(),
+    })
+}
+
+fn reported(job: &JobView) -> Reported<'_> {
+    Reported { kind: job.kind, name: &job.name, accepted_at: job.accepted_at, progress: &job.progress }
 }
 
 fn document(report: &StatusReport) -> Result<HttpResponse, ApiError> {

@@ -54,7 +54,10 @@ impl<'a> Multistatus<'a> {
         self.response(&href, |xml| {
             text(xml, "creationdate", &creation_date(file.created_at))?;
             text(xml, "getcontentlength", &file.size.to_string())?;
-            text(xml, "getcontenttype", file.name.kind.content_type())?;
+            match &file.content_type {
+                Some(kind) => text(xml, "getcontenttype", kind)?,
+                None => empty(xml, "getcontenttype")?,
+            }
             text(xml, "getlastmodified", &http_date(file.modified_at))?;
             empty(xml, "resourcetype")?;
             acl(xml, &pmeta.acl, cell_url, true)
@@ -197,6 +200,7 @@ mod tests {
             created_at: pmeta.created,
             modified_at: pmeta.updated,
             size: 42,
+            content_type: Some("application/zip".to_owned()),
             content: Content::Blob("k".to_owned()),
         });
         let text = String::from_utf8(document.finish()).expect("UTF-8");

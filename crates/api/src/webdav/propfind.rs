@@ -22,11 +22,11 @@ pub(crate) enum Depth {
 ///
 /// # Errors
 /// 400 PR400-DV-0001 for a body that is no `propfind`, then 400 PR400-DV-0003 or 403 for a depth.
-pub(crate) async fn read(request: &Incoming, mut payload: Payload) -> Result<Depth, ApiError> {
+pub(crate) async fn read(request: &Incoming, payload: &mut Payload) -> Result<Depth, ApiError> {
     let announced = request.header("content-length").is_some_and(|n| n.trim() != "0")
         || request.headers.contains_key("transfer-encoding");
     if announced {
-        let body = body::read(&mut payload, limits::XML_BODY).await?;
+        let body = body::read(payload, limits::XML_BODY).await?;
         check(&body).map_err(|NotPropfind| ErrorCode::XmlParse)?;
     }
     match request.header("depth") {

@@ -24,11 +24,11 @@ use super::copy_rows::{CopyError, CopyRows, Row};
 use super::{Batch, CellSource, CellView, ContentRef, Node, Summary, Tree};
 use crate::failure::Failure;
 
-// COPY takes no parameters: the cell is a setting of the transaction.
+// COPY takes no parameters: the cell's generation is a setting of the transaction.
 const COPY_DOCUMENTS: &str = "
     COPY (
       SELECT type, body FROM document
-      WHERE cell_id = current_setting('cellexport.cell')
+      WHERE generation = current_setting('cellexport.generation')
       ORDER BY type, position
     ) TO STDOUT (FORMAT binary)";
 
@@ -36,7 +36,7 @@ const COPY_NODES: &str = r#"
     COPY (
       SELECT n.path, n.pmeta, n.blob_id, b.size, b.sha256
       FROM node n LEFT JOIN blob b ON b.id = n.blob_id
-      WHERE n.cell_id = current_setting('cellexport.cell')
+      WHERE n.generation = current_setting('cellexport.generation')
         AND split_part(n.path, '/', 1) NOT IN ('.pkeys', '.pauthhistory')
       ORDER BY replace(n.path, '/', chr(1)) COLLATE "C"
     ) TO STDOUT (FORMAT binary)"#;
@@ -65,9 +65,8 @@ impl CellSource for PostgresSource {
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
             // The order is that of an index; sorting instead would spool the whole cell to the database's disk.
             connection.execute("SET LOCAL enable_sort = off").await?;
-            sqlx::query_scalar!("SELECT set_config('cellexport.cell', $1, true)", cell.as_str())
-                .fetch_one(&mut connection)
-                .await
+            let read = "SELECT set_config('cellexport.generation', generation, true) FROM cell WHERE id = $1";
+            sqlx::query(read).bind(cell.as_str()).execute(&mut connection).await
         };
         begin.await.map_err(StoreError::doing("open a view of a cell")).map_err(Failure::store)?;
         let summary = summary(&mut connection, cell).await?.ok_or_else(Failure::cell_gone)?;
@@ -90,7 +89,8 @@ async fn summary(connection: &mut PgConnection, cell: &CellId) -> Result<Option<
     .map_err(|e| Failure::store(doing()(e)))?;
     let Some(row) = row else { return Ok(None) };
     let counts = sqlx::query!(
-        r#"SELECT type::text AS "type!", count(*) AS "count!" FROM document WHERE cell_id = $1 GROUP BY type"#,
+        r#"SELECT type::text AS "type!", count(*) AS "count!"
+           FROM document WHERE generation = (SELECT generation FROM cell WHERE id = $1) GROUP BY type"#,
         cell.as_str()
     )
     .fetch_all(&mut *connection)
@@ -107,7 +107,7 @@ async fn summary(connection: &mut PgConnection, cell: &CellId) -> Result<Option<
         r#"
         SELECT count(*) AS "files!", coalesce(sum(b.size), 0)::bigint AS "bytes!"
         FROM node n JOIN blob b ON b.id = n.blob_id
-        WHERE n.cell_id = $1 AND split_part(n.path, '/', 1) NOT IN ('.pkeys', '.pauthhistory')
+        WHERE n.generation = (SELECT generation FROM cell WHERE id = $1) AND split_part(n.path, '/', 1) NOT IN ('.pkeys', '.pauthhistory')
         "#,
         cell.as_str()
     )

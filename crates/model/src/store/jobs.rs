@@ -14,16 +14,22 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::cell::CellId;
 use crate::error_code::{ErrorBody, ErrorCode};
-use crate::job::{Amount, JobState, Progress, Reaping};
+use crate::job::{Amount, JobKind, JobState, Progress, Reaping};
 use crate::limits;
 use crate::snapshot_name::SnapshotName;
 
-/// Why a request for an export was not accepted.
+/// Why a request was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// Another job of the cell is active.
     #[error("the cell has an active job")]
     CellBusy,
+    /// The cell was deleted in the meantime.
+    #[error("the cell is gone")]
+    CellGone,
+    /// The snapshot to import was replaced or removed in the meantime.
+    #[error("the snapshot is another one now")]
+    SourceChanged,
     /// `NAME.zip` exists, or another job is making it.
     #[error("the snapshot name is taken")]
     NameTaken,
@@ -33,6 +39,21 @@ pub enum AcceptError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// An order: what is to be done with a cell, under which name, and for how long it may be tried.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Id of the job, new.
+    pub id: Uuid,
+    /// The cell.
+    pub cell: CellId,
+    /// The snapshot to make or to import.
+    pub name: SnapshotName,
+    /// See [`limits::DEADLINE`].
+    pub deadline: Duration,
+    /// Strikes at which it fails for good.
+    pub max_strikes: i32,
 }
 
 /// What proves that an attempt still owns its job: the number and the random token of its claim.
@@ -51,7 +72,9 @@ pub struct Fence {
 pub struct Claim {
     /// What later statements must show.
     pub fence: Fence,
-    /// The cell to export.
+    /// What is to be done.
+    pub work: Work,
+    /// The cell to export or to import into.
     pub cell_id: CellId,
     /// The cell's name, while it exists.
     pub cell_name: Option<String>,
@@ -59,6 +82,46 @@ pub struct Claim {
     pub name: SnapshotName,
     /// Strikes so far.
     pub strikes: i32,
+}
+
+/// What a claimed job asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Make a snapshot.
+    Export,
+    /// Make the cell what a snapshot says.
+    Import(ImportSource),
+    /// Find out what an import would do.
+    DryRun(ImportSource),
+}
+
+/// The snapshot file of an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportSource {
+    /// Key in the snapshot area.
+    pub key: String,
+    /// An export of this installation wrote it, so that it may expand as much as it likes.
+    pub ours: bool,
+}
+
+impl Work {
+    /// The kind of job this is.
+    pub fn kind(&self) -> JobKind {
+        match self {
+            Self::Export => JobKind::Export,
+            Self::Import(_) => JobKind::Import,
+            Self::DryRun(_) => JobKind::DryRun,
+        }
+    }
+}
+
+/// A cell's new contents, complete and durable, and not named by the cell yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewContents {
+    /// The generation that holds them.
+    pub generation: String,
+    /// The cell document.
+    pub document: String,
 }
 
 /// A finished snapshot file, complete and durable under a key no other attempt can have.
@@ -112,6 +175,8 @@ pub enum Cancelling {
 pub struct JobView {
     /// The job.
     pub id: Uuid,
+    /// What it does.
+    pub kind: JobKind,
     /// Its state.
     pub state: JobState,
     /// Attempts so far.
@@ -126,6 +191,12 @@ pub struct JobView {
     pub progress: Progress,
     /// Key of the finished zip.
     pub blob_key: Option<String>,
+    /// When it became final.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Why it failed.
+    pub error: Option<ErrorBody>,
+    /// What an import did or a dry run found: a JSON object.
+    pub result: Option<String>,
 }
 
 /// T1: accepts an export. Answer 202 only after this returned `Ok`.
@@ -134,47 +205,23 @@ pub struct JobView {
 ///
 /// # Errors
 /// [`AcceptError`]; nothing is stored then.
-pub async fn accept(
-    connection: &mut PgConnection,
-    id: Uuid,
-    cell: &CellId,
-    name: &SnapshotName,
-    deadline: Duration,
-    max_strikes: i32,
-) -> Result<(), AcceptError> {
+pub async fn accept(connection: &mut PgConnection, job: &NewJob) -> Result<(), AcceptError> {
     let mut tx = connection.begin().await.map_err(StoreError::doing("begin to accept a job"))?;
-    let inserted = sqlx::query!(
-        r#"
-        INSERT INTO job (id, cell_id, name, deadline_at, max_strikes)
-        VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), $5)
-        "#,
-        id,
-        cell.as_str(),
-        name.as_str(),
-        deadline.as_secs_f64(),
-        max_strikes
-    )
-    .execute(&mut *tx)
-    .await
-    .map_err(StoreError::doing("insert a job"));
-    if let Err(error) = inserted {
-        return Err(match error.constraint() {
-            Some("job_one_active_per_cell") => AcceptError::CellBusy,
-            _ => AcceptError::Store(error),
-        });
-    }
+    // Whoever deletes the cell waits and then sees the job, or was first and leaves none to insert for.
+    hold_cell(&mut tx, &job.cell).await?;
+    insert(&mut tx, job, &Work::Export).await?;
     let reserved = sqlx::query!(
         r#"
         INSERT INTO snapshot_entry (cell_id, base_name, kind, job_id)
         VALUES ($1, $2, 'pending', $3)
         ON CONFLICT (cell_id, base_name) DO UPDATE
-          SET kind = 'pending', job_id = excluded.job_id, body = NULL, version = 1,
+          SET kind = 'pending', job_id = excluded.job_id, body = NULL, content_type = NULL, version = 1,
               created_at = clock_timestamp(), modified_at = clock_timestamp()
           WHERE snapshot_entry.kind = 'error'
         "#,
-        cell.as_str(),
-        name.as_str(),
-        id
+        job.cell.as_str(),
+        job.name.as_str(),
+        job.id
     )
     .execute(&mut *tx)
     .await
@@ -182,16 +229,89 @@ pub async fn accept(
     if reserved.rows_affected() != 1 {
         return Err(AcceptError::NameTaken);
     }
-    let files =
-        sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM snapshot_entry WHERE cell_id = $1"#, cell.as_str())
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(StoreError::doing("count snapshots"))?;
-    if files > limits::SNAPSHOTS_PER_CELL {
+    if super::snapshots::count(&mut tx, &job.cell).await? > limits::SNAPSHOTS_PER_CELL {
         return Err(AcceptError::TooMany);
     }
     tx.commit().await.map_err(StoreError::doing("commit an accepted job"))?;
     Ok(())
+}
+
+/// T1 for an import or a dry run of a visible snapshot. `key` is the file that was looked at: the same one is imported
+/// whatever becomes of the name, and the name stays as it is while the job is active (see [`super::snapshots`]).
+///
+/// # Errors
+/// [`AcceptError`]; nothing is stored then.
+pub async fn accept_import(
+    connection: &mut PgConnection,
+    job: &NewJob,
+    kind: JobKind,
+    key: &str,
+) -> Result<(), AcceptError> {
+    let mut tx = connection.begin().await.map_err(StoreError::doing("begin to accept an import"))?;
+    // The cell first, as whoever deletes it does: no two transactions wait for each other.
+    hold_cell(&mut tx, &job.cell).await?;
+    // Shared with other readers; whoever replaces or removes the snapshot waits, or was first.
+    let entry = sqlx::query!(
+        r#"
+        SELECT job_id IS NOT NULL AS "ours!" FROM snapshot_entry
+        WHERE cell_id = $1 AND base_name = $2 AND blob_key = $3
+        FOR SHARE
+        "#,
+        job.cell.as_str(),
+        job.name.as_str(),
+        key
+    )
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(StoreError::doing("hold a snapshot"))?;
+    let source = ImportSource { key: key.to_owned(), ours: entry.ok_or(AcceptError::SourceChanged)?.ours };
+    let work = match kind {
+        JobKind::DryRun => Work::DryRun(source),
+        JobKind::Import | JobKind::Export => Work::Import(source),
+    };
+    insert(&mut tx, job, &work).await?;
+    tx.commit().await.map_err(StoreError::doing("commit an accepted import"))?;
+    Ok(())
+}
+
+/// Keeps a cell from being deleted until the transaction ends.
+async fn hold_cell(tx: &mut PgConnection, cell: &CellId) -> Result<(), AcceptError> {
+    let held = sqlx::query_scalar!("SELECT id FROM cell WHERE id = $1 FOR KEY SHARE", cell.as_str())
+        .fetch_optional(tx)
+        .await
+        .map_err(StoreError::doing("hold a cell"))?;
+    held.map(drop).ok_or(AcceptError::CellGone)
+}
+
+async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), AcceptError> {
+    let source = match work {
+        Work::Export => None,
+        Work::Import(source) | Work::DryRun(source) => Some(source),
+    };
+    let inserted = sqlx::query!(
+        r#"
+        INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours)
+        VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8)
+        "#,
+        job.id,
+        job.cell.as_str(),
+        job.name.as_str(),
+        job.deadline.as_secs_f64(),
+        job.max_strikes,
+        work.kind().name(),
+        source.map(|s| s.key.as_str()),
+        source.is_some_and(|s| s.ours)
+    )
+    .execute(tx)
+    .await
+    .map_err(StoreError::doing("insert a job"));
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match error.constraint() {
+            Some("job_one_active_per_cell") => AcceptError::CellBusy,
+            _ => AcceptError::Store(error),
+        }),
+    }
 }
 
 /// T2: takes queued jobs whose doorbell is due and sets the next due time, *then* the caller rings.
@@ -243,7 +363,7 @@ pub async fn claim(
           FOR UPDATE SKIP LOCKED
         ) c
         WHERE j.id = c.id
-        RETURNING j.id, j.attempt, j.cell_id, j.name, j.strikes,
+        RETURNING j.id, j.attempt, j.cell_id, j.name, j.strikes, j.kind, j.source_key, j.source_ours,
                   (SELECT cell.name FROM cell WHERE cell.id = j.cell_id) AS cell_name
         "#,
         id,
@@ -259,6 +379,12 @@ pub async fn claim(
             cell_id: CellId::parse(&row.cell_id).ok_or_else(|| corrupt("cell_id"))?,
             name: SnapshotName::parse(&row.name).ok_or_else(|| corrupt("name"))?,
             fence: Fence { job: row.id, attempt: row.attempt, owner: owner.to_owned() },
+            work: match (kind(&row.kind, row.id)?, row.source_key) {
+                (JobKind::Export, _) => Work::Export,
+                (JobKind::Import, Some(key)) => Work::Import(ImportSource { key, ours: row.source_ours }),
+                (JobKind::DryRun, Some(key)) => Work::DryRun(ImportSource { key, ours: row.source_ours }),
+                (JobKind::Import | JobKind::DryRun, None) => return Err(corrupt("source_key")),
+            },
             cell_name: row.cell_name,
             strikes: row.strikes,
         })
@@ -356,6 +482,66 @@ pub async fn succeed(connection: &mut PgConnection, fence: &Fence, blob: &Finish
     Ok(true)
 }
 
+/// T5 of an import: the cell names its new contents, in the transaction that ends the job. The old contents are
+/// retired with it. `false` as in [`succeed`].
+pub async fn succeed_import(
+    connection: &mut PgConnection,
+    fence: &Fence,
+    cell: &CellId,
+    contents: &NewContents,
+    result: &str,
+    done: Amount,
+) -> Result<bool, StoreError> {
+    let mut tx = connection.begin().await.map_err(StoreError::doing("begin to finish an import"))?;
+    if !succeed_with_result(&mut tx, fence, result, done).await? {
+        return Ok(false);
+    }
+    if !super::cells::replace_contents(&mut tx, cell, contents).await? {
+        // Dropping the transaction rolls the job back too. A cell with an active job is not deleted.
+        return Err(StoreError::Corrupt { table: "cell", column: "generation", row: cell.to_string() });
+    }
+    tx.commit().await.map_err(StoreError::doing("commit a finished import"))?;
+    Ok(true)
+}
+
+/// T5 of a dry run. `false` as in [`succeed`].
+pub async fn succeed_dry_run(
+    connection: &mut PgConnection,
+    fence: &Fence,
+    result: &str,
+    done: Amount,
+) -> Result<bool, StoreError> {
+    succeed_with_result(connection, fence, result, done).await
+}
+
+async fn succeed_with_result(
+    connection: &mut PgConnection,
+    fence: &Fence,
+    result: &str,
+    done: Amount,
+) -> Result<bool, StoreError> {
+    let finished = sqlx::query!(
+        r#"
+        UPDATE job
+        SET state = 'succeeded', result = $4, finished_at = clock_timestamp(), lease_owner = NULL, lease_until = NULL,
+            done_documents = $5, total_documents = $5, done_files = $6, total_files = $6, done_bytes = $7
+        WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3 AND NOT cancel_requested
+          AND kind <> 'export'
+        "#,
+        fence.job,
+        fence.attempt,
+        fence.owner,
+        result,
+        done.documents as i64,
+        done.files as i64,
+        done.bytes as i64
+    )
+    .execute(connection)
+    .await
+    .map_err(StoreError::doing("finish a job"))?;
+    Ok(finished.rows_affected() == 1)
+}
+
 /// T6: ends a running job for good. `state` is failed or cancelled. `false`: the attempt no longer owns the job.
 pub async fn fail(
     connection: &mut PgConnection,
@@ -365,12 +551,13 @@ pub async fn fail(
 ) -> Result<bool, StoreError> {
     let mut tx = connection.begin().await.map_err(StoreError::doing("begin to fail a job"))?;
     let error = error.clone().for_file().to_json();
-    let failed = sqlx::query!(
+    let failed = sqlx::query_scalar!(
         r#"
         UPDATE job
         SET state = ($4::text)::job_state, error = $5, finished_at = clock_timestamp(),
             lease_owner = NULL, lease_until = NULL
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
+        RETURNING kind
         "#,
         fence.job,
         fence.attempt,
@@ -378,13 +565,13 @@ pub async fn fail(
         state.name(),
         error
     )
-    .execute(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await
     .map_err(StoreError::doing("fail a job"))?;
-    if failed.rows_affected() != 1 {
-        return Ok(false);
+    let Some(name) = failed else { return Ok(false) };
+    if kind(&name, fence.job)? == JobKind::Export {
+        show_error(&mut tx, fence.job, &error).await?;
     }
-    show_error(&mut tx, fence.job, &error).await?;
     tx.commit().await.map_err(StoreError::doing("commit a failed job"))?;
     Ok(true)
 }
@@ -441,7 +628,7 @@ pub async fn requeue(
 pub async fn cancel(connection: &mut PgConnection, cell: &CellId, id: Uuid) -> Result<Cancelling, StoreError> {
     let mut tx = connection.begin().await.map_err(StoreError::doing("begin to cancel a job"))?;
     let row = sqlx::query!(
-        r#"SELECT state::text AS "state!" FROM job WHERE id = $1 AND cell_id = $2 FOR UPDATE"#,
+        r#"SELECT state::text AS "state!", kind FROM job WHERE id = $1 AND cell_id = $2 FOR UPDATE"#,
         id,
         cell.as_str()
     )
@@ -451,7 +638,9 @@ pub async fn cancel(connection: &mut PgConnection, cell: &CellId, id: Uuid) -> R
     let Some(row) = row else { return Ok(Cancelling::Unknown) };
     let outcome = match state(&row.state, id)? {
         JobState::Queued => {
-            end_locked(&mut tx, id, JobState::Queued, JobState::Cancelled, &ErrorCode::Cancelled.body()).await?;
+            let locked = Locked { id, from: JobState::Queued, kind: kind(&row.kind, id)? };
+            let error = ErrorCode::Cancelled.with(&[locked.kind.noun()]);
+            locked.end(&mut tx, JobState::Cancelled, &error).await?;
             Cancelling::Cancelled
         }
         JobState::Running => {
@@ -473,7 +662,7 @@ pub async fn reap(connection: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid
     let mut tx = connection.begin().await.map_err(StoreError::doing("begin to reap"))?;
     let rows = sqlx::query!(
         r#"
-        SELECT id, state::text AS "state!", attempt, strikes, max_strikes, cancel_requested, last_failure,
+        SELECT id, state::text AS "state!", kind, attempt, strikes, max_strikes, cancel_requested, last_failure,
                deadline_at < clock_timestamp() AS "past_deadline!"
         FROM job
         WHERE (state = 'running' AND lease_until < clock_timestamp())
@@ -489,22 +678,23 @@ pub async fn reap(connection: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid
     .map_err(StoreError::doing("find lost jobs"))?;
     let mut reaped = Vec::with_capacity(rows.len());
     for row in rows {
-        let from = state(&row.state, row.id)?;
+        let locked = Locked { id: row.id, from: state(&row.state, row.id)?, kind: kind(&row.kind, row.id)? };
+        let noun = locked.kind.noun();
         let what = Reaping::decide(row.cancel_requested, row.past_deadline, row.strikes, row.max_strikes);
         match what {
             Reaping::Cancel => {
-                end_locked(&mut tx, row.id, from, JobState::Cancelled, &ErrorCode::Cancelled.body()).await?;
+                locked.end(&mut tx, JobState::Cancelled, &ErrorCode::Cancelled.with(&[noun])).await?;
             }
             Reaping::PastDeadline => {
                 // What kept it from finishing says more than that it did not.
                 let known = row.last_failure.as_deref().and_then(ErrorBody::from_json);
-                let error = known.unwrap_or_else(|| ErrorCode::Deadline.body());
-                end_locked(&mut tx, row.id, from, JobState::Failed, &error).await?;
+                let error = known.unwrap_or_else(|| ErrorCode::Deadline.with(&[noun]));
+                locked.end(&mut tx, JobState::Failed, &error).await?;
             }
             Reaping::OutOfStrikes => {
                 let times = (row.strikes + 1).to_string();
-                let error = ErrorCode::Interrupted.with(&[&times]);
-                end_locked(&mut tx, row.id, from, JobState::Failed, &error).await?;
+                let error = ErrorCode::Interrupted.with(&[noun, &times]);
+                locked.end(&mut tx, JobState::Failed, &error).await?;
             }
             Reaping::Requeue(delay) => {
                 sqlx::query!(
@@ -542,6 +732,7 @@ pub async fn blob_is_garbage(
     sqlx::query_scalar!(
         r#"
         SELECT NOT EXISTS (SELECT 1 FROM snapshot_entry WHERE blob_key = $3)
+           AND NOT EXISTS (SELECT 1 FROM job WHERE source_key = $3 AND state IN ('queued', 'running'))
            AND coalesce((SELECT state <> 'running' OR attempt > $2 FROM job WHERE id = $1), true) AS "garbage!"
         "#,
         job,
@@ -558,8 +749,8 @@ pub async fn find(connection: &mut PgConnection, id: Uuid) -> Result<Option<JobV
     let row = sqlx::query_as!(
         Row,
         r#"
-        SELECT id, state::text AS "state!", attempt, lease_owner, name, accepted_at, done_documents, done_files,
-               done_bytes, total_documents, total_files, total_bytes, blob_key
+        SELECT id, kind, state::text AS "state!", attempt, lease_owner, name, accepted_at, done_documents, done_files,
+               done_bytes, total_documents, total_files, total_bytes, blob_key, finished_at, error, result
         FROM job WHERE id = $1
         "#,
         id
@@ -575,8 +766,8 @@ pub async fn active(connection: &mut PgConnection, cell: &CellId) -> Result<Opti
     let row = sqlx::query_as!(
         Row,
         r#"
-        SELECT id, state::text AS "state!", attempt, lease_owner, name, accepted_at, done_documents, done_files,
-               done_bytes, total_documents, total_files, total_bytes, blob_key
+        SELECT id, kind, state::text AS "state!", attempt, lease_owner, name, accepted_at, done_documents, done_files,
+               done_bytes, total_documents, total_files, total_bytes, blob_key, finished_at, error, result
         FROM job WHERE cell_id = $1 AND state IN ('queued', 'running')
         "#,
         cell.as_str()
@@ -587,8 +778,32 @@ pub async fn active(connection: &mut PgConnection, cell: &CellId) -> Result<Opti
     row.map(Row::view).transpose()
 }
 
+/// Reads the last job of a kind that a cell had, whatever became of it.
+pub async fn latest(
+    connection: &mut PgConnection,
+    cell: &CellId,
+    kind: JobKind,
+) -> Result<Option<JobView>, StoreError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        SELECT id, kind, state::text AS "state!", attempt, lease_owner, name, accepted_at, done_documents, done_files,
+               done_bytes, total_documents, total_files, total_bytes, blob_key, finished_at, error, result
+        FROM job WHERE cell_id = $1 AND kind = $2 AND kind <> 'export'
+        ORDER BY accepted_at DESC LIMIT 1
+        "#,
+        cell.as_str(),
+        kind.name()
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::doing("read the last job of a cell"))?;
+    row.map(Row::view).transpose()
+}
+
 struct Row {
     id: Uuid,
+    kind: String,
     state: String,
     attempt: i32,
     lease_owner: Option<String>,
@@ -601,6 +816,9 @@ struct Row {
     total_files: Option<i64>,
     total_bytes: Option<i64>,
     blob_key: Option<String>,
+    finished_at: Option<DateTime<Utc>>,
+    error: Option<String>,
+    result: Option<String>,
 }
 
 impl Row {
@@ -617,6 +835,7 @@ impl Row {
         let corrupt = || StoreError::Corrupt { table: "job", column: "name", row: self.id.to_string() };
         Ok(JobView {
             id: self.id,
+            kind: kind(&self.kind, self.id)?,
             state: state(&self.state, self.id)?,
             attempt: self.attempt,
             name: SnapshotName::parse(&self.name).ok_or_else(corrupt)?,
@@ -624,6 +843,9 @@ impl Row {
             accepted_at: self.accepted_at,
             progress: Progress { done: amount(self.done_documents, self.done_files, self.done_bytes), total },
             blob_key: self.blob_key,
+            finished_at: self.finished_at,
+            error: self.error.as_deref().and_then(ErrorBody::from_json),
+            result: self.result,
         })
     }
 }
@@ -632,36 +854,46 @@ fn state(name: &str, id: Uuid) -> Result<JobState, StoreError> {
     JobState::parse(name).ok_or_else(|| StoreError::Corrupt { table: "job", column: "state", row: id.to_string() })
 }
 
+fn kind(name: &str, id: Uuid) -> Result<JobKind, StoreError> {
+    JobKind::parse(name).ok_or_else(|| StoreError::Corrupt { table: "job", column: "kind", row: id.to_string() })
+}
+
 fn one_row(changed: u64, id: Uuid) -> Result<(), StoreError> {
     if changed == 1 { Ok(()) } else { Err(StoreError::Corrupt { table: "job", column: "state", row: id.to_string() }) }
 }
 
-/// Ends a job whose row the caller has locked.
-async fn end_locked(
-    tx: &mut PgConnection,
+/// A job whose row the caller has locked.
+struct Locked {
     id: Uuid,
     from: JobState,
-    to: JobState,
-    error: &ErrorBody,
-) -> Result<(), StoreError> {
-    let error = error.clone().for_file().to_json();
-    sqlx::query!(
-        r#"
-        UPDATE job
-        SET state = ($3::text)::job_state, error = $4, finished_at = clock_timestamp(),
-            lease_owner = NULL, lease_until = NULL
-        WHERE id = $1 AND state = ($2::text)::job_state
-        "#,
-        id,
-        from.name(),
-        to.name(),
-        error
-    )
-    .execute(&mut *tx)
-    .await
-    .map_err(StoreError::doing("end a job"))
-    .and_then(|done| one_row(done.rows_affected(), id))?;
-    show_error(tx, id, &error).await
+    kind: JobKind,
+}
+
+impl Locked {
+    async fn end(&self, tx: &mut PgConnection, to: JobState, error: &ErrorBody) -> Result<(), StoreError> {
+        let error = error.clone().for_file().to_json();
+        sqlx::query!(
+            r#"
+            UPDATE job
+            SET state = ($3::text)::job_state, error = $4, finished_at = clock_timestamp(),
+                lease_owner = NULL, lease_until = NULL
+            WHERE id = $1 AND state = ($2::text)::job_state
+            "#,
+            self.id,
+            self.from.name(),
+            to.name(),
+            error
+        )
+        .execute(&mut *tx)
+        .await
+        .map_err(StoreError::doing("end a job"))
+        .and_then(|done| one_row(done.rows_affected(), self.id))?;
+        match self.kind {
+            JobKind::Export => show_error(tx, self.id, &error).await,
+            // Imports reserve no name.
+            JobKind::Import | JobKind::DryRun => Ok(()),
+        }
+    }
 }
 
 /// Turns the reserved name of a job into `NAME.error`.

@@ -1,6 +1,6 @@
 //! The database: connections, migrations, and every statement both services must agree on.
 //!
-//! [`jobs`] moves jobs, [`snapshots`] reads what clients see, [`cells`] finds cells.
+//! [`jobs`] moves jobs, [`snapshots`] holds what clients see, [`cells`] holds cells, [`generations`] their contents.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, Connection, Executor};
 use crate::limits;
 
 pub mod cells;
+pub mod generations;
 pub mod jobs;
 pub mod snapshots;
 

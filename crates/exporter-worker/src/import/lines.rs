@@ -4,14 +4,14 @@ use std::io::Read;
 
 use model::limits;
 
-use super::error::LoadError;
+use super::error::ImportError;
 use super::metered::Metered;
 
 /// Calls `each` with every line and its number, counted from 1. A line is at most [`limits::DOCUMENT`] bytes long.
 pub(super) fn for_each(
     entry: &mut Metered<'_, impl Read>,
-    mut each: impl FnMut(u64, &[u8]) -> Result<(), LoadError>,
-) -> Result<(), LoadError> {
+    mut each: impl FnMut(u64, &[u8]) -> Result<(), ImportError>,
+) -> Result<(), ImportError> {
     let name = entry.name().to_owned();
     let mut piece = vec![0; limits::PIECE];
     let mut line = Vec::new();
@@ -32,12 +32,12 @@ pub(super) fn for_each(
             }
             after_cr = ended_by == b'\r';
             number += 1;
-            grow(&mut line, part).map_err(|what| LoadError::line(&name, number, what))?;
+            grow(&mut line, part).map_err(|what| ImportError::line(&name, number, what))?;
             each(number, &line)?;
             line.clear();
         }
         after_cr = after_cr && rest.is_empty();
-        grow(&mut line, rest).map_err(|what| LoadError::line(&name, number + 1, what))?;
+        grow(&mut line, rest).map_err(|what| ImportError::line(&name, number + 1, what))?;
     }
     if line.is_empty() { Ok(()) } else { each(number + 1, &line) }
 }
@@ -52,14 +52,12 @@ fn grow(line: &mut Vec<u8>, part: &[u8]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use indicatif::ProgressBar;
-    use tokio_util::sync::CancellationToken;
-
-    use super::super::metered::Budget;
+    use super::super::metered::{Budget, Expansion};
     use super::*;
+    use crate::control::Control;
 
     fn lines(text: &str) -> Vec<(u64, String)> {
-        let mut budget = Budget::new(u64::MAX, ProgressBar::hidden(), CancellationToken::new());
+        let mut budget = Budget::new(Expansion::unlimited(), Control::default());
         let size = text.len() as u64;
         let mut entry = Metered::new(text.as_bytes(), "e".to_owned(), size, size, &mut budget);
         let mut got = Vec::new();

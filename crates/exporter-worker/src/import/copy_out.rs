@@ -1,6 +1,6 @@
 //! Writing rows of `COPY … FROM STDIN (FORMAT binary)` (PostgreSQL documentation, "COPY", section "Binary Format").
 
-/// Rows on their way to the database.
+/// A stream of rows.
 #[derive(Debug)]
 pub(super) struct CopyBuffer(Vec<u8>);
 
@@ -29,17 +29,13 @@ impl CopyBuffer {
     }
 
     /// Ends the stream.
-    pub(super) fn end(&mut self) {
+    pub(super) fn end(mut self) -> Vec<u8> {
         self.0.extend((-1i16).to_be_bytes());
+        self.0
     }
 
-    /// Bytes that wait.
+    /// Bytes so far.
     pub(super) fn len(&self) -> usize {
         self.0.len()
-    }
-
-    /// Takes what waits.
-    pub(super) fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.0)
     }
 }
