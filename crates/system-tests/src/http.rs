@@ -51,6 +51,20 @@ pub fn request(
     headers: &[(&str, &str)],
     body: Option<&[u8]>,
 ) -> std::io::Result<Answer> {
+    let mut stream = begin(address, method, target, headers, body.map(<[u8]>::len))?;
+    // A server that answers before reading the whole body may close the connection: the answer is there all the same.
+    let _ = stream.write_all(body.unwrap_or_default());
+    finish(stream, method)
+}
+
+/// Sends the head of a request on a new connection; the body is the caller's.
+pub fn begin(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    length: Option<usize>,
+) -> std::io::Result<TcpStream> {
     let mut head = format!("{method} {target} HTTP/1.1\r\n");
     let given = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
     if !given("host") {
@@ -59,11 +73,11 @@ pub fn request(
     if !given("connection") {
         head.push_str("Connection: close\r\n");
     }
-    if let Some(body) = body
+    if let Some(length) = length
         && !given("content-length")
         && !given("transfer-encoding")
     {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        head.push_str(&format!("Content-Length: {length}\r\n"));
     }
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -72,31 +86,57 @@ pub fn request(
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     stream.write_all(head.as_bytes())?;
-    stream.write_all(body.unwrap_or_default())?;
-    let mut raw = Vec::new();
-    match stream.read_to_end(&mut raw) {
-        // A server that answers before reading the whole body may reset the connection afterwards.
-        Err(error) if raw.is_empty() => return Err(error),
-        _ => {}
+    Ok(stream)
+}
+
+/// Reads the answer to a request: as long as it says it is, or to the end of the connection.
+pub fn finish(mut stream: TcpStream, method: &str) -> std::io::Result<Answer> {
+    let (mut raw, mut piece) = (Vec::new(), [0; 16 << 10]);
+    while !is_whole(&raw, method) {
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(n) => raw.extend_from_slice(&piece[..n]),
+            Err(error) if raw.is_empty() => return Err(error),
+            Err(_) => break,
+        }
     }
     parse(&raw, method).ok_or_else(|| std::io::Error::other(format!("no HTTP answer: {raw:?}")))
 }
 
-fn parse(raw: &[u8], method: &str) -> Option<Answer> {
-    let end = raw.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&raw[..end]).ok()?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let headers: Vec<(String, String)> = lines
-        .filter_map(|l| l.split_once(':'))
-        .map(|(n, v)| (n.trim().to_ascii_lowercase(), v.trim().to_owned()))
-        .collect();
-    let mut body = raw[end + 4..].to_vec();
-    let mut answer = Answer { status, headers, body: Vec::new() };
-    if answer.header("transfer-encoding") == Some("chunked") && method != "HEAD" {
-        body = unchunk(&body)?;
+/// Tells whether an answer has the length it announced.
+fn is_whole(raw: &[u8], method: &str) -> bool {
+    let Some((answer, rest)) = head(raw) else { return false };
+    if method == "HEAD" || matches!(answer.status, 204 | 304) {
+        return true;
     }
-    answer.body = body;
+    let length = answer.header("content-length").and_then(|n| n.parse().ok());
+    length.is_some_and(|length: usize| rest.len() >= length)
+}
+
+/// Reads the head of the final answer; the rest is its body.
+fn head(mut raw: &[u8]) -> Option<(Answer, &[u8])> {
+    loop {
+        let end = raw.windows(4).position(|w| w == b"\r\n\r\n")?;
+        let mut lines = std::str::from_utf8(&raw[..end]).ok()?.split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+        raw = &raw[end + 4..];
+        if status == 100 {
+            continue;
+        }
+        let headers = lines
+            .filter_map(|l| l.split_once(':'))
+            .map(|(n, v)| (n.trim().to_ascii_lowercase(), v.trim().to_owned()))
+            .collect();
+        return Some((Answer { status, headers, body: Vec::new() }, raw));
+    }
+}
+
+fn parse(raw: &[u8], method: &str) -> Option<Answer> {
+    let (mut answer, body) = head(raw)?;
+    answer.body = match answer.header("transfer-encoding") {
+        Some("chunked") if method != "HEAD" => unchunk(body)?,
+        _ => body.to_vec(),
+    };
     Some(answer)
 }
 

@@ -5,6 +5,8 @@
 pub mod broker;
 pub mod http;
 pub mod judge;
+pub mod logical;
 pub mod process;
 pub mod proxy;
+pub mod random_cell;
 pub mod system;

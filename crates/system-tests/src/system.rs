@@ -212,6 +212,28 @@ impl System {
         http::request(self.address, method, target, headers, body).unwrap_or_else(|e| panic!("{method} {target}: {e}"))
     }
 
+    /// Makes an empty cell.
+    pub fn make_cell(&self, cell: &str) {
+        let body = format!(r#"{{"Name":"{cell}"}}"#);
+        let answer = self.request("POST", "/__ctl/Cell", &[], Some(body.as_bytes()));
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+
+    /// Sends a snapshot file to a cell.
+    pub fn put(&self, cell: &str, file: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.request("PUT", &format!("/{cell}/__snapshot/{file}"), headers, Some(body))
+    }
+
+    /// Names of the files in the snapshot area, part files included.
+    pub fn stored(&self) -> Vec<String> {
+        let names = |directory: &Path| {
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            entries.map(|e| e.path()).collect::<Vec<_>>()
+        };
+        let files = names(&self.area()).into_iter().flat_map(|directory| names(&directory));
+        files.map(|f| f.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect()
+    }
+
     /// Asks for an export.
     pub fn post_export(&self, cell: &str, name: &str) -> Answer {
         let body = format!(r#"{{"Name":"{name}"}}"#);

@@ -23,7 +23,8 @@ pub(crate) struct Incoming {
     pub(crate) path: String,
     /// Query, still encoded.
     pub(crate) query: String,
-    content_length: Option<u64>,
+    /// Length that the body was announced with on the wire.
+    pub(crate) content_length: Option<u64>,
 }
 
 impl Incoming {
@@ -65,11 +66,6 @@ impl Incoming {
     /// The value of a condition: a value that is no text stays one, and matches nothing.
     pub(crate) fn condition(&self, name: &str) -> Option<String> {
         self.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-    }
-
-    /// The length that the body was announced with on the wire.
-    pub(crate) fn content_length(&self) -> Option<u64> {
-        self.content_length
     }
 }
 

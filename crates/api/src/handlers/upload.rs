@@ -13,6 +13,7 @@ use model::snapshot_name::{FileKind, SnapshotFileName, SnapshotName};
 use model::store::StoreError;
 use model::store::snapshots::{self, ChangeError, Changed, Conditions, Uploaded};
 use sqlx::{PgConnection, PgPool};
+use tracing::Instrument;
 
 use crate::auth::CellRoot;
 use crate::common::incoming::Incoming;
@@ -46,7 +47,7 @@ pub(crate) async fn put(
         if_match: request.condition("if-match"),
         must_be_new: request.header("if-none-match").is_some_and(|value| value.trim() == "*"),
     };
-    let announced = request.content_length().unwrap_or(0);
+    let announced = request.content_length.unwrap_or(0);
     let refused = |error| refusal(error, &state.uploads);
     if announced > state.uploads.longest {
         return Err(refused(UploadError::TooLong));
@@ -81,12 +82,12 @@ pub(crate) async fn put(
         content_type,
         settings: state.uploads.clone(),
     };
-    let task = actix_web::rt::spawn(async move {
+    let ending = async move {
         let _permit = permit;
         let received = upload.finish().await.map_err(|error| refusal(error, &ending.settings))?;
         ending.show(received).await
-    });
-    let changed = task.await.map_err(|_| ErrorCode::Unknown)??;
+    };
+    let changed = actix_web::rt::spawn(ending.in_current_span()).await.map_err(|_| ErrorCode::Unknown)??;
     tracing::info!(cell.name = %root.cell.name, snapshot.name = %name, "snapshot uploaded");
     let status = if changed.created { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
     Ok(HttpResponse::build(status).insert_header((ETAG, changed.etag)).finish())

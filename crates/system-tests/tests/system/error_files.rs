@@ -90,7 +90,7 @@ fn a_refused_read_is_a_failure_at_once_and_leaks_nothing() {
     // 22P02 while reading: data that the database cannot make sense of.
     system.execute("ALTER TABLE document RENAME TO document_rows");
     system.execute(
-        "CREATE VIEW document AS SELECT cell_id, type, position, id, (1 / (position - position))::text AS body FROM document_rows",
+        "CREATE VIEW document AS SELECT generation, type, position, id, (1 / (position - position))::text AS body FROM document_rows",
     );
     assert_eq!(system.post_export("cell1", "one").status, 202);
     system.eventually("it ends", || system.value("SELECT state FROM job") == "failed");

@@ -4,17 +4,22 @@
 
 mod big_cell;
 mod broker;
+mod cells;
 mod conditional;
 mod cors;
 mod crashes;
 mod determinism;
 mod error_files;
 mod export_request;
+mod import_request;
+mod imports;
 mod outages;
 mod propfind;
 mod races;
 mod readers;
+mod restore;
 mod round_trip;
 mod routing;
 mod shutdown;
+mod uploads;
 mod writers;

@@ -44,6 +44,6 @@ fn of_many_workers_one_gets_the_job() {
     system.wait_ready("cell1");
     assert_eq!(system.value("SELECT attempt || ' ' || state || ' ' || strikes FROM job"), "1 succeeded 0");
     assert_eq!(std::fs::read_dir(system.area().join(&job)).unwrap().count(), 1, "one file, no part left");
-    let begun: usize = workers.iter().map(|w| w.log().matches("export begins").count()).sum();
+    let begun: usize = workers.iter().map(|w| w.log().matches("job begins").count()).sum();
     assert_eq!(begun, 1);
 }

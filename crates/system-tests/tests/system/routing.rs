@@ -51,7 +51,8 @@ fn every_wrong_turn_has_its_own_answer() {
         ("GET", "/cell1/__export/", 200),
         ("GET", "/cell1/__import", 200),
         ("HEAD", "/cell1/__snapshot", 405),
-        ("POST", "/cell1/__import", 501),
+        ("POST", "/cell1/__import", 400),
+        ("GET", "/cell1/__import/dry-run/", 200),
         ("OPTIONS", "/cell1/__snapshot/", 200),
         ("GET", "/cell1/__snapshot/a.zip/", 404),
     ] {
@@ -228,6 +229,9 @@ fn credentials_are_judged_as_the_contract_says() {
         ("PUT", "/cell1/__snapshot/none.zip"),
         ("DELETE", "/cell1/__snapshot/none.zip"),
         ("POST", "/cell1/__import"),
+        ("POST", "/cell1/__import/dry-run"),
+        ("GET", "/cell1/__import"),
+        ("PUT", "/cell1/__snapshot/..%2f..%2fetc"),
     ] {
         assert_eq!(system.anonymous(method, target, &[], None).status, 401, "{method} {target}");
     }

@@ -20,8 +20,8 @@ fn writers_are_never_refused_and_an_invariant_across_documents_holds() {
     // The accounts stand at the beginning and at the end of what the export reads.
     for (from, to, position) in [(1, 200, "nextval('document_front')"), (201, 400, "nextval('document_position')")] {
         system.execute(&format!(
-            "INSERT INTO document (cell_id, type, id, position, body)
-             SELECT cell.id, 'UserData', 'account-' || g, {position},
+            "INSERT INTO document (generation, type, id, position, body)
+             SELECT cell.generation, 'UserData', 'account-' || g, {position},
                     '{{\"_index\":\"u0_anon.userdata\",\"_type\":\"UserData\",\"_source\":{{\"c\":\"' || cell.id
                     || '\",\"amount\":{EACH}}},\"_id\":\"account-' || g || '\"}}'
              FROM cell, generate_series({from}, {to}) g"
@@ -81,9 +81,9 @@ fn writers_are_never_refused_and_an_invariant_across_documents_holds() {
 async fn count(connection: &mut PgConnection, version: i64) {
     let mut tx = connection.begin().await.unwrap();
     for statement in [
-        "INSERT INTO document (cell_id, type, id, body)
-         SELECT id, 'UserData', 'version', '{\"_source\":{\"version\":' || $1 || '},\"_id\":\"version\"}' FROM cell
-         ON CONFLICT (cell_id, type, id) DO UPDATE SET body = excluded.body",
+        "INSERT INTO document (generation, type, id, body)
+         SELECT generation, 'UserData', 'version', '{\"_source\":{\"version\":' || $1 || '},\"_id\":\"version\"}' FROM cell
+         ON CONFLICT (generation, type, id) DO UPDATE SET body = excluded.body",
         "UPDATE node SET pmeta = jsonb_set(pmeta::jsonb, '{v}', to_jsonb($1))::text WHERE path = ''",
     ] {
         sqlx::query(statement).bind(version).execute(&mut *tx).await.expect("no write is refused");
@@ -103,14 +103,14 @@ async fn transfer(connection: &mut PgConnection) {
     let moved = sqlx::query(
         "WITH both_ends AS (
            SELECT id, body::jsonb AS body FROM document
-           WHERE cell_id = (SELECT id FROM cell) AND type = 'UserData' AND id IN ($1, $2)
+           WHERE generation = (SELECT generation FROM cell) AND type = 'UserData' AND id IN ($1, $2)
            ORDER BY id FOR UPDATE
          )
          UPDATE document d
          SET body = jsonb_set(b.body, '{_source,amount}', to_jsonb(
                (b.body #>> '{_source,amount}')::bigint + CASE WHEN b.id = $1 THEN -1 ELSE 1 END))::text
          FROM both_ends b
-         WHERE d.cell_id = (SELECT id FROM cell) AND d.type = 'UserData' AND d.id = b.id",
+         WHERE d.generation = (SELECT generation FROM cell) AND d.type = 'UserData' AND d.id = b.id",
     )
     .bind(&from)
     .bind(&to)
