@@ -14,6 +14,8 @@ pub mod config;
 mod database;
 mod error;
 mod front;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handlers;
 mod odata;
 mod ranges;

@@ -1,6 +1,6 @@
 //! Writes the project's sample cell: small, believable, the same every time, and of any size when asked.
 //!
-//! `sample_cell OUT.zip [--name NAME] [--documents N] [--files N]`
+//! `sample_cell OUT.zip [--name NAME] [--documents N] [--files N] [--big BYTES]`
 //!
 //! One reference of its user data points forward on purpose: a load must put that right.
 
@@ -30,6 +30,9 @@ struct Arguments {
     /// Files beside the ones that are always there.
     #[arg(long, default_value_t = 4)]
     files: u64,
+    /// Length of one more file, mostly zeros.
+    #[arg(long)]
+    big: Option<u64>,
 }
 
 /// A 22-character id, as units make them, from a kind and a number.
@@ -69,6 +72,9 @@ fn main() -> Done {
     cell.user_data(arguments.documents)?;
     cell.links(arguments.documents)?;
     cell.tree(arguments.files)?;
+    if let Some(bytes) = arguments.big {
+        cell.big_file(bytes)?;
+    }
     cell.zip.finish()?.flush()?;
     Ok(())
 }
@@ -260,6 +266,23 @@ impl Cell {
         let method = if kind.starts_with("text/") { CompressionMethod::Deflated } else { CompressionMethod::Stored };
         self.begin(&format!("{}{path}/{}", layout::WEBDAV_DIR, layout::CONTENT), method)?;
         Ok(self.zip.write_all(bytes)?)
+    }
+
+    /// A file of any length: each mebibyte begins with some random bytes.
+    fn big_file(&mut self, length: u64) -> Done {
+        let path = format!("{}/files/big.bin", self.box_id);
+        self.node(&path, "dav.file", 12, json!({"ct": "application/octet-stream", "cl": length, "et": "NONE"}))?;
+        let options = SimpleFileOptions::default().compression_level(Some(1)).large_file(true);
+        self.zip.start_file(format!("{}{path}/{}", layout::WEBDAV_DIR, layout::CONTENT), options)?;
+        let mut random = fastrand::Rng::with_seed(13);
+        let (mut piece, mut left) = (vec![0; 1 << 20], length);
+        while left > 0 {
+            random.fill(&mut piece[..16 << 10]);
+            let some = left.min(piece.len() as u64);
+            self.zip.write_all(&piece[..some as usize])?;
+            left -= some;
+        }
+        Ok(())
     }
 
     fn tree(&mut self, files: u64) -> Done {

@@ -50,12 +50,16 @@ impl Failure {
         if let Some(fault) = error.fault() {
             return Self::new(Decision::Fail, fault, Some(Box::new(error)));
         }
+        if is_full(&error) {
+            return Self::disk_full();
+        }
         match error {
             // Without a reason to stop, the generation was given up: another attempt owns the job.
             ImportError::Interrupted => Self::stopped(control.stopped().unwrap_or(StopReason::Lost)),
             ImportError::Store(error) => Self::store(error),
-            other if is_full(&other) => Self::disk_full(),
-            other => Self::new(Decision::Retry, ErrorCode::FilesIo.with(&["import snapshot file"]), Some(other.into())),
+            other @ (ImportError::Io { .. } | ImportError::Faulty(_) | ImportError::Refused(_)) => {
+                Self::new(Decision::Retry, ErrorCode::FilesIo.with(&["import snapshot file"]), Some(other.into()))
+            }
         }
     }
 

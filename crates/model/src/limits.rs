@@ -118,7 +118,7 @@ pub const UPLOAD_TOTAL: Duration = Duration::from_secs(6 * 3600);
 pub const UPLOAD_WINDOW: Duration = Duration::from_secs(30);
 /// 64 KiB per second.
 pub const UPLOAD_WINDOW_BYTES: u64 = 30 * (64 << 10);
-/// Uploads of one api process at once; a snapshot that is looked at before an import counts too.
+/// Uploads of one api process at once.
 pub const UPLOADS: usize = 64;
 /// Looks at snapshot files before an import, at once in one api process.
 pub const INSPECTIONS: usize = 2;
@@ -147,6 +147,8 @@ pub const RANGES: usize = 16;
 pub const ENTRIES: u64 = 1_000_000;
 /// Central directory of a snapshot that is loaded.
 pub const CENTRAL_DIRECTORY: u64 = 256 << 20;
+/// Extra fields of one entry: times, owner, sizes, a name and a comment in Unicode.
+pub const EXTRA_FIELDS: usize = 8;
 /// Length of an entry name.
 pub const ENTRY_NAME: usize = 1024;
 /// Names in an entry's path.

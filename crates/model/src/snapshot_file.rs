@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use serde_json::Value;
 use zip::ZipReadOptions;
-use zip::read::Config;
+use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 use zip::unstable::read::ZipIterable;
 
@@ -32,12 +33,23 @@ impl Unfit {
 
     fn zip(error: ZipError) -> Self {
         match error {
-            // A short read is a fault of the file, not of the disk.
-            ZipError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => Self::Io(error),
+            ZipError::Io(error) => Self::short(error),
             _ => Self::refused(ErrorCode::SnapshotNotZip, &[]),
         }
     }
+
+    /// A short read is a fault of the file, not of the disk.
+    fn short(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => Self::refused(ErrorCode::SnapshotNotZip, &[]),
+            _ => Self::Io(error),
+        }
+    }
 }
+
+/// How the zip library reads a snapshot. Left to itself it would search a file for places where an archive may begin, in
+/// time and memory without bound.
+pub const FROM_THE_BEGINNING: Config = Config { archive_offset: ArchiveOffset::Known(0) };
 
 /// Looks at a file.
 ///
@@ -45,22 +57,21 @@ impl Unfit {
 /// [`Unfit`], with Personium's code for the first thing that is wrong.
 pub fn inspect(file: &File) -> Result<SnapshotVersion, Unfit> {
     let size = file.metadata().map_err(Unfit::Io)?.len();
-    let mut zip = ZipIterable::try_new(SteadyReader::new(file), Config::default()).map_err(Unfit::zip)?;
-    let faulty = |what: &str| Unfit::refused(ErrorCode::SnapshotFaulty, &[what]);
-    if zip.len() as u64 > limits::ENTRIES {
-        return Err(faulty("more entries than allowed"));
-    }
+    let mut left = check_end(file, size)?;
+    let mut zip = ZipIterable::try_new(SteadyReader::new(file), FROM_THE_BEGINNING).map_err(Unfit::zip)?;
     let (mut present, mut manifest) = ([false; REQUIRED.len()], None);
     for entry in zip.files().map_err(Unfit::zip)? {
         let entry = entry.map_err(Unfit::zip)?;
-        if size.saturating_sub(entry.central_header_start()) > limits::CENTRAL_DIRECTORY {
-            return Err(faulty("the central directory is too large"));
-        }
+        let header = check_central_header(file, entry.central_header_start())?;
+        left = left.checked_sub(header).ok_or_else(|| faulty("the central directory is longer than it says"))?;
         let Some(place) = REQUIRED.iter().position(|name| name.as_bytes() == entry.name_raw()) else { continue };
         present[place] = true;
         if place == 0 {
             manifest = Some(entry);
         }
+    }
+    if left > 0 {
+        return Err(faulty("the central directory has more than its entries"));
     }
     let missing = |name: &str| Unfit::refused(ErrorCode::SnapshotEntryMissing, &[name]);
     let Some(entry) = manifest else { return Err(missing(layout::MANIFEST)) };
@@ -89,12 +100,107 @@ pub fn inspect(file: &File) -> Result<SnapshotVersion, Unfit> {
     }
 }
 
+fn faulty(what: &str) -> Unfit {
+    Unfit::refused(ErrorCode::SnapshotFaulty, &[what])
+}
+
+/// Checks the record at the very end, and that the central directory ends where it begins: then nobody can take another
+/// place of the file for the end of the archive. Returns the length of the central directory.
+fn check_end(file: &File, size: u64) -> Result<u64, Unfit> {
+    let no_zip = || Unfit::refused(ErrorCode::SnapshotNotZip, &[]);
+    let at = size.checked_sub(END).ok_or_else(no_zip)?;
+    let end: [u8; END as usize] = read_at(file, at)?;
+    if !end.starts_with(b"PK\x05\x06") {
+        let length = size.min(END + 0xffff);
+        let mut tail = vec![0; length as usize];
+        file.read_exact_at(&mut tail, size - length).map_err(Unfit::short)?;
+        let early = tail.windows(END as usize).any(|w| w.starts_with(b"PK\x05\x06"));
+        return Err(if early { faulty("the archive has a comment, or something after its end") } else { no_zip() });
+    }
+    if number(&end[20..22]) != 0 {
+        return Err(no_zip());
+    }
+    let (mut disks, mut counts) =
+        ([number(&end[4..6]), number(&end[6..8])], [number(&end[8..10]), number(&end[10..12])]);
+    let (mut length, mut start, mut ends_at) = (number(&end[12..16]), number(&end[16..20]), at);
+    // The same question as the zip library's: it must not look elsewhere.
+    let asks = counts[1] == 0xffff || length == 0xffff_ffff || start == 0xffff_ffff;
+    if let Some(end64_at) = at.checked_sub(LOCATOR + END64).filter(|_| asks) {
+        let end64: [u8; (LOCATOR + END64) as usize] = read_at(file, end64_at)?;
+        let (end64, locator) = end64.split_at(END64 as usize);
+        if locator.starts_with(b"PK\x06\x07") {
+            let sound = end64.starts_with(b"PK\x06\x06") && number(&end64[4..12]) == END64 - 12;
+            if !sound || number(&locator[8..16]) != end64_at || number(&locator[16..20]) > 1 {
+                return Err(no_zip());
+            }
+            disks = [number(&end64[16..20]), number(&end64[20..24]) | number(&locator[4..8])];
+            counts = [number(&end64[24..32]), number(&end64[32..40])];
+            (length, start, ends_at) = (number(&end64[40..48]), number(&end64[48..56]), end64_at);
+        }
+    }
+    if disks != [0, 0] || counts[0] != counts[1] {
+        return Err(faulty("the archive has several parts"));
+    }
+    if counts[1] > limits::ENTRIES {
+        return Err(faulty("more entries than allowed"));
+    }
+    if start.checked_add(length) != Some(ends_at) {
+        return Err(faulty("the central directory is not where the archive says"));
+    }
+    if length > limits::CENTRAL_DIRECTORY {
+        return Err(faulty("the central directory is too large"));
+    }
+    Ok(length)
+}
+
+/// Checks what the zip library ignores or keeps without measure; returns the header's length.
+fn check_central_header(file: &File, at: u64) -> Result<u64, Unfit> {
+    let header: [u8; CENTRAL_HEADER as usize] = read_at(file, at)?;
+    let [name, extra, comment, disk] = [28, 30, 32, 34].map(|at| number(&header[at..at + 2]));
+    if comment > 0 {
+        return Err(faulty("an entry has a comment"));
+    }
+    if disk > 0 {
+        return Err(faulty("an entry is in another part of the archive"));
+    }
+    let mut fields = vec![0; extra as usize];
+    file.read_exact_at(&mut fields, at + CENTRAL_HEADER + name).map_err(Unfit::short)?;
+    let (mut rest, mut count) = (&fields[..], 0);
+    while !rest.is_empty() {
+        let length = rest.get(2..4).map_or(usize::MAX, |length| number(length) as usize);
+        rest = rest[4.min(rest.len())..].get(length..).ok_or_else(|| faulty("an extra field is cut off"))?;
+        count += 1;
+    }
+    if count > limits::EXTRA_FIELDS {
+        return Err(faulty("an entry has too many extra fields"));
+    }
+    Ok(CENTRAL_HEADER + name + extra)
+}
+
+/// Lengths of the fixed parts of an archive's records.
+const END: u64 = 22;
+const END64: u64 = 56;
+const LOCATOR: u64 = 20;
+const CENTRAL_HEADER: u64 = 46;
+
+/// A little-endian number of up to eight bytes.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, b| number << 8 | u64::from(*b))
+}
+
+fn read_at<const N: usize>(file: &File, at: u64) -> Result<[u8; N], Unfit> {
+    let mut bytes = [0; N];
+    file.read_exact_at(&mut bytes, at).map_err(Unfit::short)?;
+    Ok(bytes)
+}
+
 /// Reads the version from a manifest.
 ///
 /// # Errors
 /// [`Unfit::Refused`] when the text is no JSON object or the version is none that can be read.
 pub fn manifest_version(manifest: &[u8]) -> Result<SnapshotVersion, Unfit> {
-    let no_json = || Unfit::refused(ErrorCode::JsonParse, &[&String::from_utf8_lossy(manifest)]);
+    let shown = || String::from_utf8_lossy(manifest).chars().take(limits::FAULT_TEXT).collect::<String>();
+    let no_json = || Unfit::refused(ErrorCode::JsonParse, &[&shown()]);
     let manifest: Value = serde_json::from_slice(manifest).map_err(|_| no_json())?;
     let Value::Object(fields) = &manifest else { return Err(no_json()) };
     let given = fields.get("export_version").unwrap_or(&Value::Null);
@@ -131,50 +237,56 @@ const REQUIRED: [&str; 3 + DocumentType::ALL.len()] = {
     names
 };
 
-/// A buffered reader that keeps its buffer when it is asked to go where it is, or near: the zip library goes to every
-/// header anew.
+/// A buffered reader that goes somewhere only when it reads there, and keeps its buffer when that is near: the zip library
+/// goes to every header anew, and back to where it was.
 #[derive(Debug)]
-pub struct SteadyReader<'a> {
-    inner: BufReader<&'a File>,
-    at: u64,
+pub struct SteadyReader<R> {
+    inner: BufReader<R>,
+    /// Where the buffer is, once that is known.
+    at: Option<u64>,
+    wanted: u64,
 }
 
-impl<'a> SteadyReader<'a> {
-    /// Reads from the beginning of a file, whatever its handle's position is.
-    pub fn new(file: &'a File) -> Self {
-        // Nothing is known of the handle's position: the first seek is a real one.
-        Self { inner: BufReader::with_capacity(limits::SAMPLE, file), at: u64::MAX }
+impl<R: Read + Seek> SteadyReader<R> {
+    /// Reads from the beginning of a file, whatever its handle's position is. Nobody else may move that meanwhile.
+    pub fn new(file: R) -> Self {
+        Self { inner: BufReader::with_capacity(limits::SAMPLE, file), at: None, wanted: 0 }
+    }
+
+    fn go(&mut self) -> io::Result<()> {
+        match self.at.take() {
+            Some(at) if at == self.wanted => {}
+            Some(at) if at.abs_diff(self.wanted) <= limits::SAMPLE as u64 => {
+                self.inner.seek_relative(self.wanted as i64 - at as i64)?;
+            }
+            _ => _ = self.inner.seek(SeekFrom::Start(self.wanted))?,
+        }
+        self.at = Some(self.wanted);
+        Ok(())
     }
 }
 
-impl Read for SteadyReader<'_> {
+impl<R: Read + Seek> Read for SteadyReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == u64::MAX {
-            self.seek(SeekFrom::Start(0))?;
-        }
+        self.go()?;
         let n = self.inner.read(buffer)?;
-        self.at += n as u64;
+        self.wanted += n as u64;
+        self.at = Some(self.wanted);
         Ok(n)
     }
 }
 
-impl Seek for SteadyReader<'_> {
+impl<R: Read + Seek> Seek for SteadyReader<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let here = self.at;
-        self.at = match to {
-            SeekFrom::Start(there) if here != u64::MAX && there.abs_diff(here) <= limits::SAMPLE as u64 => {
-                self.inner.seek_relative(there as i64 - here as i64)?;
-                there
+        self.wanted = match to {
+            SeekFrom::Start(there) => there,
+            SeekFrom::Current(by) => self.wanted.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput)?,
+            SeekFrom::End(_) => {
+                self.at = None;
+                *self.at.insert(self.inner.seek(to)?)
             }
-            SeekFrom::Current(0) if here != u64::MAX => here,
-            // Relative to what was really read, not to what the buffer has read ahead.
-            SeekFrom::Current(by) if here != u64::MAX => {
-                let there = here.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput)?;
-                self.inner.seek(SeekFrom::Start(there))?
-            }
-            _ => self.inner.seek(to)?,
         };
-        Ok(self.at)
+        Ok(self.wanted)
     }
 }
 

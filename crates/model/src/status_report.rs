@@ -62,14 +62,16 @@ pub struct Reported<'a> {
 }
 
 impl Reported<'_> {
-    fn import(&self, status: &'static str) -> StatusReport {
+    fn import(&self, status: &'static str, message: Option<ErrorBody>, result: Option<Box<RawValue>>) -> StatusReport {
+        // With a result all was read.
+        let percent = if result.is_some() { 100 } else { self.progress.percent(self.kind) };
         StatusReport::Importing {
             status,
             started_at: self.accepted_at.to_rfc3339_opts(SecondsFormat::Millis, true),
-            progress: format!("{}%", self.progress.percent(self.kind)),
+            progress: format!("{percent}%"),
             importation_name: self.name.to_string(),
-            message: None,
-            result: None,
+            message,
+            result,
         }
     }
 }
@@ -89,32 +91,20 @@ impl StatusReport {
                 progress: format!("{}%", job.progress.percent(job.kind)),
                 exportation_name: job.name.to_string(),
             },
-            JobKind::Import => job.import("importation in progress"),
-            JobKind::DryRun => job.import("dry run in progress"),
+            JobKind::Import => job.import("importation in progress", None, None),
+            JobKind::DryRun => job.import("dry run in progress", None, None),
         }
     }
 
     /// The report of an import or a dry run that failed.
     pub fn failed(job: &Reported<'_>, error: Option<ErrorBody>) -> Self {
         let status = if job.kind == JobKind::DryRun { "dry run failed" } else { "import failed" };
-        match job.import(status) {
-            Self::Importing { status, started_at, progress, importation_name, result, .. } => {
-                Self::Importing { status, started_at, progress, importation_name, message: error, result }
-            }
-            other => other,
-        }
+        job.import(status, error, None)
     }
 
     /// The report of a finished dry run. `found` is a JSON object.
     pub fn found(job: &Reported<'_>, found: &str) -> Self {
-        let found = RawValue::from_string(found.to_owned()).ok();
-        match job.import("dry run finished") {
-            Self::Importing { status, started_at, importation_name, message, .. } => {
-                let progress = "100%".to_owned();
-                Self::Importing { status, started_at, progress, importation_name, message, result: found }
-            }
-            other => other,
-        }
+        job.import("dry run finished", None, RawValue::from_string(found.to_owned()).ok())
     }
 }
 

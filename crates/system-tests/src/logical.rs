@@ -491,8 +491,8 @@ fn links(old: &Logical, new: &Logical, learnt: &mut Learnt, faults: &mut Vec<Str
     faults.extend(there.into_keys().map(|id| format!("link {id} is nobody's")));
 }
 
-/// Ids of the old cell that are anywhere in the new one, what users wrote aside. This does not go by the fields that are
-/// known to hold ids: one that nobody thought of is found out, too.
+/// Ids of the old cell that are anywhere in the new one, what users wrote aside. This does not go by the fields that
+/// are known to hold ids: one that nobody thought of is found out, too.
 fn left_over(new: &Logical, old: &Logical, learnt: &Learnt) -> Vec<String> {
     let mut known: HashSet<&str> = learnt.forth.keys().map(String::as_str).collect();
     known.extend(old.documents.values().flat_map(BTreeMap::keys).map(String::as_str));

@@ -1,4 +1,4 @@
-//! Random cells: every kind of document, value and file that a snapshot may hold, small, and the same for the same seed.
+//! Random cells: every kind of document, value and file that a snapshot may hold; small, the same for the same seed.
 //!
 //! Ids stand in wrong places on purpose (texts, names, values of properties, names of files): an importer that replaces
 //! them as text is found out. Every document has an update time of its own, so that two snapshots of one cell can be
@@ -248,11 +248,12 @@ impl RandomCell {
         if let (Value::Object(source), Value::Object(fields)) = (&mut source, fields) {
             source.extend(fields);
         }
-        match of {
-            DocumentType::UserData => {}
-            DocumentType::Link => self.nulls(&mut source, &["b", "n"]),
-            _ => self.nulls(&mut source, &["b", "n", "t"]),
-        }
+        let elsewhere: &[&str] = match of.name() {
+            "UserData" => &[],
+            "link" => &["b", "n"],
+            _ => &["b", "n", "t"],
+        };
+        self.nulls(&mut source, elsewhere);
         let index = format!("u0_staff.{}", of.name().to_lowercase());
         let line = json!({"_index": index, "_type": of.name(), "_source": source, "_id": id});
         let line = self.json(&line);
@@ -290,7 +291,8 @@ impl RandomCell {
 
     fn control_objects(&mut self) {
         for _ in 0..self.random.usize(1..5) {
-            let mut s = json!({"Name": self.name("account"), "Type": *self.pick(&["basic", "oidc:google", "basic oidc:google"])});
+            let kind = *self.pick(&["basic", "oidc:google", "basic oidc:google"]);
+            let mut s = json!({"Name": self.name("account"), "Type": kind});
             if self.chance(50) {
                 s["Status"] = (*self.pick(&["active", "deactivated", "passwordChangeRequired"])).into();
             }
@@ -350,7 +352,8 @@ impl RandomCell {
     fn messages(&mut self) {
         for of in [DocumentType::SentMessage, DocumentType::ReceivedMessage] {
             for _ in 0..self.random.usize(..4) {
-                let mut s = json!({"__id": self.message_id(), "Type": "message", "Title": self.text(), "Body": self.text(),
+                let mut s = json!({"__id": self.message_id(), "Type": "message", "Title": self.text(),
+                    "Body": self.text(),
                     "Priority": self.random.i32(1..6)});
                 if self.chance(40) {
                     s["Type"] = "request".into();
@@ -421,7 +424,8 @@ impl RandomCell {
             let path = self.child(path);
             let id = self.any_id();
             let service = format!(
-                "<p:service xmlns:p=\"urn:x-personium:xmlns\" language=\"JavaScript\"><p:path name=\"{id}\" src=\"run.js\"/></p:service>"
+                "<p:service xmlns:p=\"urn:x-personium:xmlns\" language=\"JavaScript\">\
+                 <p:path name=\"{id}\" src=\"run.js\"/></p:service>"
             );
             self.node(&path, "col.svc", json!({"d": {"service@urn:x-personium:xmlns": service}}));
             let sources = format!("{path}/__src");

@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufReader, Read};
+use std::io::Read;
 
 use model::job::Amount;
 use model::layout::{self, DocumentType, SnapshotVersion};
-use model::{limits, snapshot_file};
+use model::limits;
+use model::snapshot_file::{self, FROM_THE_BEGINNING, SteadyReader};
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
-use zip::read::Config;
 use zip::unstable::read::ZipIterable;
 use zip::{CompressionMethod, ZipArchive};
 
@@ -24,9 +24,22 @@ use crate::control::Control;
 /// What messages call the snapshot where no entry is at fault.
 const WHOLE: &str = "the archive";
 
+/// Longest beginning of the integrity entry, before its records.
+const RECORDS_BEGIN: u64 = 64 << 10;
+/// Longest record of an entry, but for the entry's name.
+const RECORD: u64 = 256;
+/// A byte of a name may be written as `\u0061`.
+const LONGEST_ESCAPE: u64 = 6;
+/// Flags of an entry: its data is encrypted, in one way or another, or its headers are.
+const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
+/// Flag of an entry: its data is a difference to something else.
+const PATCHED: u16 = 1 << 5;
+/// Characters that messages show of a bad name.
+const NAME_SHOWN: usize = 200;
+
 /// An open snapshot whose structure is sound.
 pub struct Archive {
-    zip: ZipArchive<BufReader<File>>,
+    zip: ZipArchive<SteadyReader<File>>,
     version: SnapshotVersion,
     /// The entries that are not part of the tree, by name.
     known: HashMap<&'static str, usize>,
@@ -57,11 +70,11 @@ impl Archive {
         let version = snapshot_file::inspect(&file)?;
         let unreadable = |e| ImportError::io("read the snapshot", e);
         let size = file.metadata().map_err(unreadable)?.len();
-        let again = || file.try_clone().map(|f| BufReader::with_capacity(limits::SAMPLE, f)).map_err(unreadable);
+        let again = || file.try_clone().map(SteadyReader::new).map_err(unreadable);
         let no_zip = |e: zip::result::ZipError| ImportError::entry(WHOLE, format!("not a readable zip: {e}"));
         // Counted, and its size looked at, before an index of all entries is built in memory.
-        let entries = ZipIterable::try_new(again()?, Config::default()).map_err(no_zip)?.len();
-        let mut zip = ZipArchive::new(again()?).map_err(no_zip)?;
+        let entries = ZipIterable::try_new(again()?, FROM_THE_BEGINNING).map_err(no_zip)?.len();
+        let mut zip = ZipArchive::with_config(FROM_THE_BEGINNING, again()?).map_err(no_zip)?;
         if zip.has_duplicate_names() || zip.len() != entries {
             return Err(ImportError::entry(WHOLE, "an entry name occurs twice"));
         }
@@ -73,34 +86,62 @@ impl Archive {
             Origin::Ours => Expansion::unlimited(),
             Origin::Anybody => Expansion::of_untrusted(size),
         };
-        let budget = Budget::new(expansion, control.clone());
+        let budget = Budget::new(&expansion, control.clone());
         let mut archive =
             Self { zip, version, known: HashMap::new(), expected: Vec::new(), counts: None, left_out: 0, budget };
+        let announced = archive.check_sizes(&expansion)?;
+        control.set_total(Amount { bytes: announced, ..Amount::default() });
         archive.check_entries(origin, faults)?;
-        control.set_total(Amount { bytes: archive.announced(), ..Amount::default() });
         archive.check_manifest(faults)?;
         archive.read_integrity(faults)?;
         Ok(archive)
     }
 
-    /// Uncompressed bytes of all entries, as announced.
-    fn announced(&self) -> u64 {
-        self.zip.decompressed_size().unwrap_or(0).try_into().unwrap_or(u64::MAX)
+    /// Checks where the archive begins and what its sizes come to. They may lie, but not about being too large.
+    fn check_sizes(&self, expansion: &Expansion) -> Result<u64, ImportError> {
+        let (mut begins, mut total) = (u64::MAX, 0u64);
+        for index in 0..self.zip.len() {
+            let entry = self.zip.by_index_data(index).map_err(|e| ImportError::entry(WHOLE, e))?;
+            begins = begins.min(entry.header_start());
+            total = total.saturating_add(entry.size());
+        }
+        if begins != 0 {
+            return Err(ImportError::entry(WHOLE, "something stands before its first entry"));
+        }
+        if total > expansion.total() {
+            return Err(ImportError::entry(WHOLE, "the snapshot expands too much"));
+        }
+        Ok(total)
     }
 
     /// Checks names, kinds and methods of all entries.
     fn check_entries(&mut self, origin: Origin, faults: &mut Faults) -> Result<(), ImportError> {
         let hasher = RandomState::new();
-        let mut seen = HashSet::new();
+        let (mut seen, mut directories) = (HashSet::new(), HashSet::new());
         for index in 0..self.zip.len() {
             let Some(name) = faults.or_note(self.name(index))? else { continue };
+            // Each directory needs a .pmeta. Deep paths could name many more, and each would take its place in memory.
+            let mut path = name.as_str();
+            while let Some((parent, _)) = path.rsplit_once('/') {
+                if !directories.insert(hasher.hash_one(parent)) {
+                    break;
+                }
+                path = parent;
+            }
+            if directories.len() > self.zip.len() {
+                return Err(ImportError::entry(&name, "a directory without .pmeta, as many others"));
+            }
             if let Some(error) = self.fault(index, &name) {
                 faults.note(error)?;
                 continue;
             }
             // Two names that some file systems take for one hide an entry from whoever unpacks the snapshot. A cell may
             // well have both; then the snapshot is one of ours.
-            let folded = name.nfc().flat_map(char::to_lowercase).nfc().collect::<String>();
+            let folded = if name.is_ascii() {
+                name.to_ascii_lowercase()
+            } else {
+                name.nfc().flat_map(char::to_lowercase).nfc().collect::<String>()
+            };
             if !seen.insert(hasher.hash_one(folded.trim_end_matches('/'))) && origin == Origin::Anybody {
                 faults.note(ImportError::entry(&name, "differs from another entry in case or Unicode form only"))?;
             }
@@ -121,8 +162,12 @@ impl Archive {
             Err(error) => return Some(ImportError::entry(name, error)),
         };
         let fault = |what| Some(ImportError::entry(name, what));
-        if entry.encrypted() {
+        let flags = entry.flags().as_u16();
+        if flags & ENCRYPTED != 0 {
             return fault("encrypted");
+        }
+        if flags & PATCHED != 0 {
+            return fault("patched data");
         }
         if !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
             return fault("neither stored nor deflated");
@@ -172,7 +217,7 @@ impl Archive {
     pub(super) fn name(&self, index: usize) -> Result<String, ImportError> {
         let entry = self.zip.by_index_data(index).map_err(|e| ImportError::entry(WHOLE, e))?;
         let raw = entry.name_raw();
-        let shown = String::from_utf8_lossy(raw).chars().take(limits::FAULT_TEXT).collect::<String>();
+        let shown = String::from_utf8_lossy(raw).chars().take(NAME_SHOWN).collect::<String>();
         let bad = |what| Err(ImportError::entry(&shown, what));
         let Ok(name) = std::str::from_utf8(raw) else { return bad("the name is not UTF-8") };
         if name.len() > limits::ENTRY_NAME {
@@ -225,7 +270,9 @@ impl Archive {
 
     /// The version is known to be right.
     fn check_manifest(&mut self, faults: &mut Faults) -> Result<(), ImportError> {
-        let read = self.small_json(self.known[layout::MANIFEST], limits::SMALL_JSON);
+        // Whatever is wrong with the entry itself was told of.
+        let Some(index) = self.known.get(layout::MANIFEST).copied() else { return Ok(()) };
+        let read = self.small_json(index, limits::SMALL_JSON);
         let Some((_, manifest)) = faults.or_note(read)? else { return Ok(()) };
         if !manifest["unit_url"].is_string() || !manifest["create_date"].is_i64() {
             let what = "unit_url must be a string and create_date an integer";
@@ -241,14 +288,16 @@ impl Archive {
         // Names by their digest under a key of this moment: nobody can make two of them collide.
         let hasher = RandomState::new();
         let mut places = HashMap::with_capacity(self.zip.len());
+        let mut longest = RECORDS_BEGIN;
         for index in 0..self.zip.len() {
-            if let Some(name) = faults.or_note(self.name(index))? {
-                places.insert(hasher.hash_one(name.as_str()), index);
-            }
+            // A bad name was told of.
+            let Ok(name) = self.name(index) else { continue };
+            places.insert(hasher.hash_one(name.as_str()), index);
+            longest += RECORD + LONGEST_ESCAPE * name.len() as u64;
         }
         let read = {
             let mut entry = self.read(index)?;
-            integrity::read(&mut entry, &mut |name, what| {
+            integrity::read(&mut entry, longest, &mut |name, what| {
                 let place = places.get(&hasher.hash_one(name)).and_then(|index| expected.get_mut(*index));
                 let fault = |what| ImportError::entry(layout::INTEGRITY, format!("{}: {what}", name.escape_debug()));
                 match place {
@@ -263,7 +312,7 @@ impl Archive {
         };
         let Some(counts) = faults.or_note(read)? else { return Ok(()) };
         for index in 0..self.zip.len() {
-            let Some(name) = faults.or_note(self.name(index))? else { continue };
+            let Ok(name) = self.name(index) else { continue };
             let recorded = expected[index].is_some();
             if !recorded && !name.ends_with('/') && ![layout::MANIFEST, layout::INTEGRITY].contains(&name.as_str()) {
                 let what = format!("{} has no record of it", layout::INTEGRITY);
@@ -277,7 +326,9 @@ impl Archive {
 
     /// Reads the cell document: its text, and the same as JSON.
     pub(super) fn cell_document(&mut self) -> Result<(String, Value), ImportError> {
-        let (text, mut value) = self.small_json(self.known[layout::CELL], limits::SMALL_JSON)?;
+        let index = self.known.get(layout::CELL).copied();
+        let index = index.ok_or_else(|| ImportError::entry(layout::CELL, "cannot be read"))?;
+        let (text, mut value) = self.small_json(index, limits::SMALL_JSON)?;
         let of_version = |what| ImportError::entry(layout::CELL, what);
         let envelope = Fields::of(&text).ok_or_else(|| of_version("not a JSON object".to_owned()))?;
         super::document::check_envelope(&envelope, "Cell", self.version).map_err(of_version)?;

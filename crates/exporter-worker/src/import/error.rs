@@ -96,13 +96,11 @@ impl Faults {
 
     /// Takes note of a fault, and says whether to go on. Errors that are no faults of the snapshot end everything.
     pub(super) fn note(&mut self, error: ImportError) -> Result<(), ImportError> {
-        match error {
-            ImportError::Faulty(what) if self.goes_on => {
-                self.add(&what);
-                Ok(())
-            }
-            other => Err(other),
+        if let (ImportError::Faulty(what), true) = (&error, self.goes_on) {
+            self.add(what);
+            return Ok(());
         }
+        Err(error)
     }
 
     /// Passes a result on; a fault becomes nothing when it was taken note of.

@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 use model::layout::{self, DocumentType};
 use model::limits;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::ImportError;
 use super::metered::{Metered, Reading};
@@ -30,13 +30,15 @@ pub(super) struct Counts {
 /// The version this service writes, and the only one it can verify.
 const VERSION: u64 = 1;
 
-/// Reads the entry. `each` gets every record.
+/// Reads the entry, which is no longer than the records of all entries can be. `each` gets every record.
 pub(super) fn read(
     entry: &mut Metered<'_, impl Read>,
+    longest: u64,
     each: &mut dyn FnMut(&str, Expected) -> Result<(), ImportError>,
 ) -> Result<Counts, ImportError> {
-    if entry.size() > limits::INTEGRITY_ENTRY {
-        return Err(ImportError::entry(layout::INTEGRITY, format!("longer than {} bytes", limits::INTEGRITY_ENTRY)));
+    let longest = longest.min(limits::INTEGRITY_ENTRY);
+    if entry.size() > longest {
+        return Err(ImportError::entry(layout::INTEGRITY, format!("longer than {longest} bytes")));
     }
     let mut reading = Reading { entry, failed: None };
     let mut refused = None;
@@ -80,21 +82,26 @@ impl<'de> Visitor<'de> for Document<'_, '_> {
         let mut counts = Counts::default();
         let (mut version, mut entries) = (None, false);
         while let Some(key) = map.next_key::<String>()? {
+            let twice = match key.as_str() {
+                "version" => version.is_some(),
+                "files" => counts.files.is_some(),
+                "bytes" => counts.bytes.is_some(),
+                _ => key == "entries" && entries,
+            };
+            if twice {
+                return Err(A::Error::custom(format!("{key} stands twice")));
+            }
             match key.as_str() {
                 "version" => version = Some(map.next_value::<u64>()?),
-                "documents" => {
-                    let given: std::collections::BTreeMap<String, u64> = map.next_value()?;
-                    for of in DocumentType::ALL {
-                        counts.documents[of.index()] = given.get(of.name()).copied();
-                    }
-                }
+                "documents" => map.next_value_seed(Documents(&mut counts))?,
                 "files" => counts.files = Some(map.next_value()?),
                 "bytes" => counts.bytes = Some(map.next_value()?),
                 "entries" => {
                     map.next_value_seed(Entries { each: &mut *self.each, refused: &mut *self.refused })?;
                     entries = true;
                 }
-                _ => drop(map.next_value::<IgnoredAny>()?),
+                // This version has no more; what has more is another version.
+                _ => return Err(A::Error::custom(format!("{key:.40} does not belong there"))),
             }
         }
         match (version, entries) {
@@ -102,6 +109,37 @@ impl<'de> Visitor<'de> for Document<'_, '_> {
             (Some(VERSION), false) => Err(A::Error::custom("entries is missing")),
             _ => Err(A::Error::custom(format!("only version {VERSION} can be verified"))),
         }
+    }
+}
+
+/// The counts of documents, by type.
+struct Documents<'c>(&'c mut Counts);
+
+impl<'de> DeserializeSeed<'de> for Documents<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Documents<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        use serde::de::Error;
+        while let Some(name) = map.next_key::<String>()? {
+            let of = DocumentType::parse(&name);
+            let of = of.ok_or_else(|| A::Error::custom(format!("{name:.40} is no entity type")))?;
+            if self.0.documents[of.index()].replace(map.next_value()?).is_some() {
+                return Err(A::Error::custom(format!("{name} stands twice")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -119,6 +157,7 @@ impl<'de> DeserializeSeed<'de> for Entries<'_, '_> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Record {
     name: String,
     size: u64,

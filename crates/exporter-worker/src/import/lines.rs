@@ -57,7 +57,7 @@ mod tests {
     use crate::control::Control;
 
     fn lines(text: &str) -> Vec<(u64, String)> {
-        let mut budget = Budget::new(Expansion::unlimited(), Control::default());
+        let mut budget = Budget::new(&Expansion::unlimited(), Control::default());
         let size = text.len() as u64;
         let mut entry = Metered::new(text.as_bytes(), "e".to_owned(), size, size, &mut budget);
         let mut got = Vec::new();

@@ -29,7 +29,13 @@ impl Expansion {
 
     /// A file that an export wrote: however well it compressed, it was a cell.
     pub(super) fn unlimited() -> Self {
-        Self { total: u64::MAX, ratio: u64::MAX }
+        // The store counts bytes in 64 bits with a sign.
+        Self { total: i64::MAX as u64, ratio: u64::MAX }
+    }
+
+    /// Bytes of all entries together.
+    pub(super) fn total(&self) -> u64 {
+        self.total
     }
 }
 
@@ -42,7 +48,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(expansion: Expansion, control: Control) -> Self {
+    pub(super) fn new(expansion: &Expansion, control: Control) -> Self {
         Self { left: expansion.total, ratio: expansion.ratio, control }
     }
 }

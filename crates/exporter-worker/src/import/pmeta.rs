@@ -77,7 +77,7 @@ fn check_acl(acl: &Value) -> Result<(), String> {
         Value::Null => return Ok(()),
         Value::Array(entries) => entries.as_slice(),
         entry @ Value::Object(_) => std::slice::from_ref(entry),
-        _ => return Err("a.D.ace is not an array".to_owned()),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => return Err("a.D.ace is not an array".to_owned()),
     };
     for entry in entries {
         let (principal, grant) = (&entry["D.principal"], &entry["D.grant"]);

@@ -178,7 +178,10 @@ impl<S: Sink> Reading<'_, S> {
             }
             None => self.summary.collections += 1,
         }
-        self.sink.node(&self.identity.map_path(path), text.as_deref(), content.as_ref())
+        // A plain file at the root stands where boxes do, but its name is no id.
+        let is_box = path.contains('/') || parts.pmeta.is_some();
+        let path = if is_box { self.identity.map_path(path) } else { path.to_owned() };
+        self.sink.node(&path, text.as_deref(), content.as_ref())
     }
 
     /// Checks a node's metadata; returns what is to be stored, and the length a file must have.

@@ -181,7 +181,9 @@ fn killed_at_twenty_points_it_leaves_the_old_cell_or_the_new_one() {
     // Twenty of them over nine tenths of the way; the machine may be faster the next time.
     for point in 0..20 {
         let mut victim = system.worker();
-        eventually("it is claimed", || system.value("SELECT state FROM job ORDER BY accepted_at DESC LIMIT 1") != "queued");
+        eventually("it is claimed", || {
+            system.value("SELECT state FROM job ORDER BY accepted_at DESC LIMIT 1") != "queued"
+        });
         std::thread::sleep(long.mul_f64(f64::from(point) * 0.9 / 20.0));
         victim.signal("KILL");
         victim.wait(Duration::from_secs(5));
@@ -344,9 +346,7 @@ fn a_dry_run_tells_what_would_change_and_changes_nothing() {
     assert_eq!((&result["importable"], &result["ids"]), (&true.into(), &"kept".into()), "{result}");
     let changes = &result["changes"];
     let of = |kind: &str| changes["documents"][kind].clone();
-    let four = |added: u32, replaced: u32, removed: u32, unchanged: u32| {
-        serde_json::json!({"added": added, "replaced": replaced, "removed": removed, "unchanged": unchanged})
-    };
+    let four = |added: u32, replaced: u32, removed: u32, unchanged: u32| serde_json::json!({"added": added, "replaced": replaced, "removed": removed, "unchanged": unchanged});
     let role = of("Role");
     assert_eq!((&role["removed"], &role["added"], &role["replaced"]), (&1.into(), &0.into(), &0.into()), "{role}");
     assert_eq!(of("UserData"), four(0, 300, 0, 0));
@@ -377,11 +377,8 @@ fn a_dry_run_lists_every_fault() {
     let first = |text: String| text.replacen("\"Name\":", "\"Nome\":", 1);
     let many = |text: String| text.replace("\"__id\":\"", "\"__no\":\"");
     let twice = |text: String| format!("{text}{text}");
-    let edits: [Edit<'_>; 3] = [
-        ("10_odata/20_role.pjson", &first),
-        ("10_odata/70_userdata.pjson", &many),
-        ("10_odata/10_box.pjson", &twice),
-    ];
+    let edits: [Edit<'_>; 3] =
+        [("10_odata/20_role.pjson", &first), ("10_odata/70_userdata.pjson", &many), ("10_odata/10_box.pjson", &twice)];
     rewrite(&whole, &faulty, |name| name != "99_integrity.json", &edits);
     upload(&system, "cell1", "faulty", &faulty);
     let _worker = system.worker();
@@ -391,7 +388,8 @@ fn a_dry_run_lists_every_fault() {
     assert_eq!(result["importable"], false);
     let boxes = system.value("SELECT count(*) FROM document JOIN cell USING (generation) WHERE type = 'Box'");
     assert_eq!(result["faults"]["count"], 501 + boxes.parse::<i64>().unwrap(), "{}", result["faults"]["count"]);
-    let listed: Vec<&str> = result["faults"]["listed"].as_array().unwrap().iter().map(|f| f.as_str().unwrap()).collect();
+    let listed: Vec<&str> =
+        result["faults"]["listed"].as_array().unwrap().iter().map(|f| f.as_str().unwrap()).collect();
     assert_eq!(listed.len(), 200, "the first ones");
     assert_eq!(listed[0], "10_odata/20_role.pjson:1: _source.s.Name is missing");
     assert_eq!(listed[1], "10_odata/70_userdata.pjson:1: _source.s.__id is missing");
@@ -409,4 +407,28 @@ fn imports_go_on_while_the_broker_is_away() {
     assert_eq!(post(&system, "cell1", "__import", "before").status, 202);
     assert_eq!(wait(&system, "cell1", "__import")["status"], "ready");
     assert_eq!(state(&system, "cell1"), before);
+}
+
+#[test]
+fn old_snapshots_go_when_the_operator_says_so() {
+    let mut system = System::start();
+    system.make_cell("cell1");
+    for name in ["a", "b", "c"] {
+        assert_eq!(system.put("cell1", &format!("{name}.zip"), &[], name.as_bytes()).status, 201);
+        system.execute(&format!(
+            "UPDATE snapshot_entry SET modified_at = now() - interval '{} days' WHERE base_name = '{name}'",
+            if name == "a" { 40 } else { 1 }
+        ));
+    }
+    {
+        let _worker = system.worker();
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(system.files("cell1"), ["a.zip", "b.zip", "c.zip"], "never without a setting");
+    }
+    {
+        let _worker = system.worker_with(&[("SNAPSHOT_KEEP_DAYS", "30")]);
+        eventually("the old one goes", || system.files("cell1") == ["b.zip", "c.zip"]);
+    }
+    let _worker = system.worker_with(&[("SNAPSHOT_KEEP_COUNT", "1")]);
+    eventually("the surplus goes", || system.files("cell1") == ["c.zip"]);
 }

@@ -5,6 +5,7 @@
 mod big_cell;
 mod broker;
 mod cells;
+mod clients;
 mod conditional;
 mod cors;
 mod crashes;

@@ -160,7 +160,8 @@ fn damage(system: &System, cell: &str) {
     let of_cell = format!("generation = (SELECT generation FROM cell WHERE name = '{cell}')");
     system.execute(&format!("DELETE FROM document WHERE {of_cell} AND hashtext(id) % 3 = 0"));
     system.execute(&format!(
-        "UPDATE document SET body = regexp_replace(body, '\"u\": ?1', '\"u\":2') WHERE {of_cell} AND hashtext(id) % 2 = 0"
+        "UPDATE document SET body = regexp_replace(body, '\"u\": ?1', '\"u\":2')
+         WHERE {of_cell} AND hashtext(id) % 2 = 0"
     ));
     for of in ["Role", "UserData", "link"] {
         system.execute(&format!(
@@ -175,7 +176,8 @@ fn damage(system: &System, cell: &str) {
          WHERE {of_cell} AND blob_id IS NOT NULL"
     ));
     system.execute(&format!(
-        "INSERT INTO node (generation, path, pmeta) SELECT generation, 'a-stranger', '{{}}' FROM cell WHERE name = '{cell}'"
+        "INSERT INTO node (generation, path, pmeta) SELECT generation, 'a-stranger', '{{}}'
+         FROM cell WHERE name = '{cell}'"
     ));
 }
 
@@ -227,7 +229,7 @@ fn round(system: &System, fresh: &System, seed: u64) {
     assert_same_bytes(&first, &exported(system, &cell, "untouched"), "the first cell while the other one was made");
 
     // A snapshot of the copy is as good as one of the original.
-    let snapshot = if seed % 2 == 0 { &first } else { &moved };
+    let snapshot = if seed.is_multiple_of(2) { &first } else { &moved };
     fresh.make_cell(&cell);
     restore(fresh, &cell, "first", snapshot);
     assert_moved(fresh, &cell, &logical::read(&exported(fresh, &cell, "moved")), &old);
@@ -320,17 +322,15 @@ fn links_that_an_importer_damaged_are_repaired() {
     }
 }
 
-/// A unit may leave plain files in its tree; as any other entry they go where the snapshot goes, and can go on from there.
-#[test]
-fn leftovers_of_a_unit_stay_what_they_are() {
+/// A unit may leave plain files in its tree. They go where the snapshot goes, and can go on from there.
+fn leftover(place: impl Fn(&str) -> String) {
     let (_, original) = random_cell_with(|cell| cell.nodes.values().any(|node| node.content.is_some()));
     let read = logical::read(&original);
     let file = read.nodes.iter().find(|(_, node)| node.content.is_some()).unwrap().0;
     let mut zip = ZipWriter::new_append(Cursor::new(original)).unwrap();
-    for place in ["tmp".to_owned(), format!("{file}/tmp")] {
-        zip.start_file(format!("{}{place}", layout::WEBDAV_DIR), SimpleFileOptions::default()).unwrap();
-        zip.write_all(b"half of a file").unwrap();
-    }
+    let entry = format!("{}{}", layout::WEBDAV_DIR, place(file));
+    zip.start_file(entry, SimpleFileOptions::default()).unwrap();
+    zip.write_all(b"half of a file").unwrap();
     let original = zip.finish().unwrap().into_inner();
     let old = logical::read(&original);
     let mut system = System::start();
@@ -338,10 +338,20 @@ fn leftovers_of_a_unit_stay_what_they_are() {
     system.make_cell("other");
     restore(&system, "other", "original", &original);
     let moved = exported(&system, "other", "moved");
-    assert_moved(&system, "other", &logical::read(&moved), &old);
     system.make_cell("third");
     restore(&system, "third", "original", &moved);
+    assert_moved(&system, "other", &logical::read(&moved), &old);
     assert_moved(&system, "third", &logical::read(&exported(&system, "third", "moved")), &old);
+}
+
+#[test]
+fn a_leftover_beside_a_files_contents_stays_one() {
+    leftover(|file| format!("{file}/tmp"));
+}
+
+#[test]
+fn a_leftover_at_the_root_stays_one() {
+    leftover(|_| "tmp".to_owned());
 }
 
 // Snapshots that others wrote.
@@ -403,7 +413,7 @@ fn a_real_cell_of_version_1() {
     expected.sort();
     found.sort();
     assert_eq!(found, expected);
-    // This cell had links between objects that are no more. They dangle as they did: an import neither adds nor removes.
+    // This cell had links between objects that are no more. They dangle as they did.
     let is_there = |end: &Value| documents.iter().any(|document| document["_id"] == *end);
     let ends = documents.iter().flat_map(|document| ["k1", "k2"].map(|name| &document["_source"][name]));
     let dangling = ends.filter(|end| end.is_string() && !is_there(end)).count() as u64;
@@ -637,15 +647,15 @@ fn ids_are_undone_and_every_wrong_one_is_seen() {
         places.find(|pmeta| pmeta["i"] == other_id(collection)).unwrap()["i"] = collection.into();
     });
     sees("a box under its old id", "still has the old id", &|cell| {
-        let nodes = std::mem::take(&mut cell.nodes);
-        let boxes = &old.documents[&DocumentType::Box];
-        cell.nodes = nodes
-            .into_iter()
-            .map(|(path, node)| {
-                let (first, rest) = path.split_once('/').unwrap_or((&path, ""));
-                let was = boxes.keys().find(|id| other_id(id) == first);
-                (was.map_or_else(|| path.clone(), |id| format!("{id}/{rest}")), node)
-            })
-            .collect();
+        let boxes = old.documents[&DocumentType::Box].keys();
+        let moved = boxes.filter_map(|id| Some((id, cell.nodes.remove(&other_id(id))?))).next();
+        let (id, node) = moved.unwrap();
+        cell.nodes.insert(id.clone(), node);
+    });
+    sees("an old id in a field of whatever name", "still has the old id", &|cell| {
+        documents(cell, DocumentType::Account, &|d| {
+            d["_source"]["x"] = json!({"y": [format!("{first}:z")]});
+            true
+        });
     });
 }
