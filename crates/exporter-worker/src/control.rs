@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use model::job::{Amount, Progress};
+use model::limits;
 use tokio_util::sync::CancellationToken;
 
 /// Why an attempt must stop before it is done.
@@ -52,6 +53,17 @@ impl Control {
     /// Completes when the attempt must stop. Cancel-safe.
     pub async fn wait(&self) {
         self.0.stop.cancelled().await;
+    }
+
+    /// Waits for work elsewhere that has a limit of its own, and counts that as movement.
+    pub async fn waiting_for<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(limits::HEARTBEAT, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.moved(1),
+            }
+        }
     }
 
     /// Says what the cell holds, once it is known.

@@ -81,6 +81,10 @@ pub const READ_STALL: Duration = Duration::from_secs(60);
 pub const COPY_BATCH: usize = 1 << 20;
 /// Copying one of them.
 pub const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
+/// References among user data that an import puts in order; with more, the order of the snapshot stays.
+pub const REFERENCES_ORDERED: usize = 8_000_000;
+/// Documents that are moved by one statement.
+pub const MOVES: usize = 50_000;
 /// Such batches that wait for the database.
 pub const BATCHES_WAITING: usize = 4;
 /// Bytes that are read, sent through a channel or written in one piece.

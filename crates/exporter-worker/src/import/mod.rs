@@ -19,6 +19,7 @@ mod integrity;
 mod json_rules;
 mod lines;
 mod metered;
+mod order;
 pub mod pmeta;
 mod reading;
 mod rows;
@@ -135,7 +136,7 @@ async fn fill_generation(
         Ok((summary, identity, version))
     })
     .await?;
-    staging::complete(&mut connection, generation).await?;
+    control.waiting_for(staging::complete(&mut connection, generation)).await?;
     if control.stopped().is_some() {
         return Err(ImportError::Interrupted);
     }
@@ -317,7 +318,7 @@ pub async fn examine(
     });
     let (mut faults, found) = read.await?;
     let changes = match &found {
-        Some(_) => Some(comparison::compare(&mut connection, cell, &mut faults).await?),
+        Some(_) => Some(control.waiting_for(comparison::compare(&mut connection, cell, &mut faults)).await?),
         None => None,
     };
     let _ = connection.close().await;

@@ -7,6 +7,7 @@
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
+use futures_util::TryStreamExt;
 use model::area::{BlobStore, blob_key};
 use model::limits;
 use model::store::{StoreError, generations};
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use super::document::Checked;
 use super::error::ImportError;
 use super::metered::Metered;
+use super::order;
 use super::rows::{Batch, Rows};
 use super::sink::{Content, Sink};
 
@@ -229,25 +231,77 @@ pub(super) async fn complete(connection: &mut PgConnection, generation: &str) ->
                  SELECT $1, 'link', id, body FROM staging_link ORDER BY n
                  ON CONFLICT (generation, type, id) DO NOTHING";
     sqlx::query(links).bind(generation).execute(&mut *tx).await.map_err(StoreError::doing("repair links"))?;
+    order(&mut tx, generation).await?;
+    tx.commit().await.map_err(doing())?;
+    Ok(())
+}
+
+/// Puts targets before users, wherever the snapshot had them the other way round.
+async fn order(tx: &mut PgConnection, generation: &str) -> Result<(), ImportError> {
+    let doing = || StoreError::doing("order user data");
     tx.execute("ANALYZE staging_reference").await.map_err(doing())?;
-    let users: Vec<(String,)> = sqlx::query_as(
-        "SELECT DISTINCT ON (u.position) u.id
+    // Checked at run time: the table exists in this session only. Within one import positions only grow, and their
+    // distance to the first one is a small number.
+    let (first, forward): (i64, bool) = sqlx::query_as(
+        "SELECT coalesce(min(u.position), 0), coalesce(bool_or(t.position > u.position), false)
+         FROM staging_reference r
+         JOIN document u ON u.generation = $1 AND u.type = 'UserData' AND u.id = r.user_id
+         JOIN document t ON t.generation = $1 AND t.type = 'UserData' AND t.id = r.target_id",
+    )
+    .bind(generation)
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(doing())?;
+    if !forward {
+        return Ok(());
+    }
+    let mut rows = sqlx::query_as::<_, (i64, i64)>(
+        "SELECT u.position, t.position
          FROM staging_reference r
          JOIN document u ON u.generation = $1 AND u.type = 'UserData' AND u.id = r.user_id
          JOIN document t ON t.generation = $1 AND t.type = 'UserData' AND t.id = r.target_id
-         WHERE t.position > u.position
-         ORDER BY u.position",
+         ORDER BY 1, 2 LIMIT $2",
     )
     .bind(generation)
-    .fetch_all(&mut *tx)
+    .bind(limits::REFERENCES_ORDERED as i64 + 1)
+    .fetch(&mut *tx);
+    let mut references = Vec::new();
+    while let Some((user, target)) = rows.try_next().await.map_err(doing())? {
+        match (u32::try_from(user - first), u32::try_from(target - first)) {
+            (Ok(user), Ok(target)) if references.len() < limits::REFERENCES_ORDERED => {
+                references.push((user, target));
+            }
+            // A target before all users needs nothing. Beyond the limit the order stays as it is: nothing but
+            // Personium's importer depends on it.
+            (Ok(_), Err(_)) if target < first => {}
+            _ => {
+                tracing::warn!("too many references to put targets before users");
+                return Ok(());
+            }
+        }
+    }
+    drop(rows);
+    let moving = order::moving(&references);
+    drop(references);
+    tx.execute("CREATE TEMPORARY TABLE staging_move (n bigserial, position bigint) ON COMMIT DROP")
+        .await
+        .map_err(doing())?;
+    // The front grows to smaller and smaller positions: what must stand first is moved last.
+    for some in moving.rchunks(limits::MOVES) {
+        let some: Vec<i64> = some.iter().rev().map(|place| first + i64::from(*place)).collect();
+        let insert = "INSERT INTO staging_move (position) SELECT p FROM unnest($1::bigint[]) WITH ORDINALITY AS m (p, n) ORDER BY n";
+        sqlx::query(insert).bind(some).execute(&mut *tx).await.map_err(doing())?;
+    }
+    // Drawn once: a join may read its input again for every row, and nextval would answer anew each time.
+    sqlx::query(
+        "WITH moved AS MATERIALIZED (
+           SELECT position, nextval('document_front') AS front FROM (SELECT position FROM staging_move ORDER BY n) m)
+         UPDATE document d SET position = moved.front FROM moved
+         WHERE d.generation = $1 AND d.type = 'UserData' AND d.position = moved.position",
+    )
+    .bind(generation)
+    .execute(&mut *tx)
     .await
     .map_err(doing())?;
-    for (user,) in users {
-        sqlx::query_scalar!("SELECT document_targets_first($1, $2)", generation, user)
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(doing())?;
-    }
-    tx.commit().await.map_err(doing())?;
     Ok(())
 }

@@ -83,12 +83,12 @@ fn curl_resumes_a_killed_download() {
         return skipped("curl is not installed");
     }
     system.make_cell("cell1");
-    let whole = bytes(8_000_000);
+    let whole = bytes(40_000_000);
     let put = system.request("PUT", "/cell1/__snapshot/big.zip", &[], Some(&whole));
     assert_eq!(put.status, 201, "{}", put.text());
     let got = system.directory().join("got.zip");
     let out = got.display().to_string();
-    let mut first = curl(&["--limit-rate", "2M", "-o", &out]).expect("started");
+    let mut first = curl(&["--limit-rate", "4M", "-o", &out]).expect("started");
     system.eventually("a part has arrived", || std::fs::metadata(&got).is_ok_and(|m| m.len() > 1_000_000));
     first.kill().unwrap();
     first.wait().unwrap();

@@ -118,7 +118,12 @@ fn what_is_no_snapshot_is_refused_with_its_fault() {
         ("an empty file", vec![], "PR400-MC-0004", no_zip.clone()),
         ("a text", b"hello".to_vec(), "PR400-MC-0004", no_zip.clone()),
         ("the first half", whole[..whole.len() / 2].to_vec(), "PR400-MC-0004", no_zip.clone()),
-        ("the second half", whole[whole.len() / 2..].to_vec(), "PR400-MC-0004", no_zip.clone()),
+        (
+            "the second half",
+            whole[whole.len() / 2..].to_vec(),
+            "PR400-EX-0001",
+            "The snapshot file is faulty. [the central directory is not where the archive says].".into(),
+        ),
         ("the end cut off", whole[..whole.len() - 1].to_vec(), "PR400-MC-0004", no_zip),
         ("no entries", zipped(&[]), "PR400-MC-0001", entry("00_manifest.json")),
         ("no manifest", snapshot_without(layout::MANIFEST, GOOD), "PR400-MC-0001", entry("00_manifest.json")),
