@@ -14,7 +14,7 @@ pub mod config;
 mod database;
 mod error;
 mod front;
-#[doc(hidden)]
+#[cfg(fuzzing)]
 pub mod fuzzing;
 mod handlers;
 mod odata;

@@ -32,18 +32,18 @@ impl Unfit {
     }
 
     fn zip(error: ZipError) -> Self {
-        match error {
-            ZipError::Io(error) => Self::short(error),
-            _ => Self::refused(ErrorCode::SnapshotNotZip, &[]),
+        if let ZipError::Io(error) = error {
+            return Self::short(error);
         }
+        Self::refused(ErrorCode::SnapshotNotZip, &[])
     }
 
     /// A short read is a fault of the file, not of the disk.
     fn short(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => Self::refused(ErrorCode::SnapshotNotZip, &[]),
-            _ => Self::Io(error),
+        if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput) {
+            return Self::refused(ErrorCode::SnapshotNotZip, &[]);
         }
+        Self::Io(error)
     }
 }
 
@@ -216,7 +216,7 @@ fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -311,10 +311,12 @@ impl Archive {
             })
         };
         let Some(counts) = faults.or_note(read)? else { return Ok(()) };
-        for index in 0..self.zip.len() {
+        for (index, record) in expected.iter().enumerate() {
             let Ok(name) = self.name(index) else { continue };
-            let recorded = expected[index].is_some();
-            if !recorded && !name.ends_with('/') && ![layout::MANIFEST, layout::INTEGRITY].contains(&name.as_str()) {
+            if record.is_none()
+                && !name.ends_with('/')
+                && ![layout::MANIFEST, layout::INTEGRITY].contains(&name.as_str())
+            {
                 let what = format!("{} has no record of it", layout::INTEGRITY);
                 faults.note(ImportError::entry(&name, what))?;
             }

@@ -141,13 +141,11 @@ impl<'a, R: Read> Metered<'a, R> {
 
     fn broken(&self, error: io::Error) -> ImportError {
         // The zip library reports a wrong CRC or broken compression so; a disk that fails says something else.
-        match error.kind() {
-            io::ErrorKind::InvalidData
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::Other => ImportError::entry(&self.name, format!("cannot be read: {error}")),
-            _ => ImportError::io("read the snapshot", error),
+        use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+        if matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof | Other) {
+            return ImportError::entry(&self.name, format!("cannot be read: {error}"));
         }
+        ImportError::io("read the snapshot", error)
     }
 }
 

@@ -12,7 +12,7 @@ mod copy_out;
 pub mod document;
 mod error;
 mod fields;
-#[doc(hidden)]
+#[cfg(fuzzing)]
 pub mod fuzzing;
 mod identity;
 mod integrity;
