@@ -26,7 +26,6 @@ fuzz_target!(|input: (u8, &str)| {
     let new = if choice & 8 == 0 { "c1" } else { "c2" };
     let Ok(value) = serde_json::from_str::<Value>(text) else { return };
     let Ok(length) = pmeta::check(&value, path, around) else { return };
-    eprintln!("ACCEPTED");
     let changed = pmeta::changed(&value, path, version, &identity("c1", new));
     let stored = changed.unwrap_or(value);
     // What is stored is exported as it is, and can be imported again, into its cell, and comes out the same.

@@ -1,8 +1,8 @@
 //! One import: a snapshot file in, the contents of a cell out, or what they would change. Knows neither broker nor job
 //! table.
 //!
-//! [`archive`] looks at the file as a whole, [`reading`] goes through it once and gives everything, checked and with its
-//! new ids, to a [`sink`]: [`staging`] stores it under a generation that no cell names yet, [`comparison`] compares it
+//! `archive` looks at the file as a whole, `reading` goes through it once and gives everything, checked and with its
+//! new ids, to a `sink`: `staging` stores it under a generation that no cell names yet, `comparison` compares it
 //! with what the cell holds. Reading blocks and has a thread of its own; rows come to the database through a bounded
 //! channel.
 
