@@ -341,7 +341,7 @@ async fn cancelling_depends_on_the_state_and_always_wins(pool: PgPool) {
     assert!(!jobs::succeed(c, &fence, &blob(&fence)).await.expect("works"), "the request came first");
     let beat = jobs::beat(c, &fence, HOUR, &Progress::default()).await.expect("works").expect("owned");
     assert!(beat.cancel);
-    assert!(jobs::fail(c, &fence, JobState::Cancelled, &ErrorCode::Cancelled.body()).await.expect("works"));
+    assert!(jobs::fail(c, &fence, JobState::Cancelled, &ErrorCode::Cancelled.with(&["export"])).await.expect("works"));
     assert_eq!(visible(&pool, "running.error").await, expected);
 
     // The worker died with the request unanswered: the reaper answers.
