@@ -38,14 +38,17 @@ fn when_a_worker_is_killed_another_finishes_its_job() {
     let _heir = system.worker();
     let until = Instant::now() + Duration::from_secs(60);
     loop {
-        // Either the export is under way and nothing is listed, or it is ready and listed: never anything else.
-        let (files, status) = (system.files("cell1"), system.status("cell1"));
+        // Either the export is under way and nothing is listed, or it is ready and listed: never anything else. The
+        // status is asked for last: what was not ready then was not there before.
+        let files = system.files("cell1");
+        let stranger = system.anonymous("GET", "/cell1/__snapshot/one.zip", &[], None).status;
+        let got = system.request("GET", "/cell1/__snapshot/one.zip", &[], None).status;
+        let status = system.status("cell1");
+        assert_eq!(stranger, 401);
         if status["status"] == "ready" {
             break;
         }
-        assert_eq!(files, Vec::<String>::new());
-        assert_eq!(system.anonymous("GET", "/cell1/__snapshot/one.zip", &[], None).status, 401);
-        assert_eq!(system.request("GET", "/cell1/__snapshot/one.zip", &[], None).status, 404);
+        assert_eq!((files, got), (Vec::<String>::new(), 404));
         assert_ne!(status["progress"], "100%");
         assert!(Instant::now() < until, "{status}");
         std::thread::sleep(Duration::from_millis(100));
