@@ -179,8 +179,12 @@ pub const DOCUMENT: usize = 16 << 20;
 pub const JSON_DEPTH: usize = 32;
 /// The integrity entry: a record for each entry of the snapshot.
 pub const INTEGRITY_ENTRY: u64 = 512 << 20;
+/// Faults after which a dry run ends.
+pub const FAULTS: u64 = 1_000_000;
 /// Faults that a dry run lists; it counts the others.
 pub const FAULTS_LISTED: usize = 200;
+/// Characters of an entry's name in a fault.
+pub const FAULT_NAME: usize = 150;
 /// Characters of one fault, and of a value in it.
 pub const FAULT_TEXT: usize = 300;
 /// Characters of an error text in an error file.

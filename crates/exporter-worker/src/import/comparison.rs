@@ -45,7 +45,8 @@ fn digest(text: &str) -> [u8; 16] {
 impl Sink for Comparison {
     fn content(&mut self, entry: &mut Metered<'_, impl Read>) -> Result<Content, ImportError> {
         let mut sha256 = Sha256::new();
-        let mut piece = vec![0; limits::PIECE.min(entry.size() as usize + 1)];
+        let mut piece =
+            vec![0; limits::PIECE.min(usize::try_from(entry.size()).unwrap_or(limits::PIECE).saturating_add(1))];
         loop {
             match entry.piece(&mut piece)? {
                 0 => break,

@@ -34,7 +34,10 @@ pub enum ImportError {
 impl ImportError {
     /// A fault of the snapshot: `entry: what`.
     pub(super) fn entry(entry: &str, what: impl std::fmt::Display) -> Self {
-        Self::Faulty(format!("{}: {what}", entry.escape_debug()))
+        // A name may be longer than what is shown of a fault; its end tells most.
+        let start = entry.char_indices().rev().nth(limits::FAULT_NAME).map_or(0, |(start, _)| start);
+        let cut = if start > 0 { "…" } else { "" };
+        Self::Faulty(format!("{cut}{}: {what}", entry[start..].escape_debug()))
     }
 
     /// A fault in a line of the snapshot: `entry:line: what`.
@@ -96,7 +99,8 @@ impl Faults {
 
     /// Takes note of a fault, and says whether to go on. Errors that are no faults of the snapshot end everything.
     pub(super) fn note(&mut self, error: ImportError) -> Result<(), ImportError> {
-        if let (ImportError::Faulty(what), true) = (&error, self.goes_on) {
+        let goes_on = self.goes_on && self.count < limits::FAULTS;
+        if let (ImportError::Faulty(what), true) = (&error, goes_on) {
             self.add(what);
             return Ok(());
         }
