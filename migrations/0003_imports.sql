@@ -21,11 +21,12 @@ COMMENT ON TRIGGER cell_first_generation ON cell IS 'The first generation of a c
 ALTER TABLE document RENAME COLUMN cell_id TO generation;
 ALTER TABLE node     RENAME COLUMN cell_id TO generation;
 ALTER TABLE blob     RENAME COLUMN cell_id TO generation;
-ALTER INDEX blob_cell RENAME TO blob_generation;
+DROP INDEX blob_cell;
+CREATE INDEX blob_generation ON blob (generation, id);
 COMMENT ON COLUMN document.generation IS 'The generation it belongs to (cell.generation).';
 COMMENT ON COLUMN node.generation IS 'The generation it belongs to (cell.generation).';
 COMMENT ON COLUMN blob.generation IS 'The generation whose file it is (cell.generation).';
-COMMENT ON INDEX blob_generation IS 'All blobs of a generation, for its removal.';
+COMMENT ON INDEX blob_generation IS 'All blobs of a generation in order, for its removal step by step.';
 -- Removing a generation removes its blobs: each asks whether a node still names it.
 CREATE INDEX node_blob ON node (blob_id) WHERE blob_id IS NOT NULL;
 COMMENT ON INDEX node_blob IS 'Asked by the foreign key whenever a blob is removed.';

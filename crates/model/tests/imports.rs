@@ -356,3 +356,30 @@ async fn old_and_surplus_snapshots_expire(pool: PgPool) {
     assert_eq!(snapshots::expire(c, Retention { days: None, count: Some(2) }).await.expect("works"), 1);
     assert_eq!(left(c).await, ["newer", "up"]);
 }
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_large_generation_is_removed_step_by_step(pool: PgPool) {
+    let c = &mut *pool.acquire().await.expect("a connection");
+    prepared(c).await;
+    let generation = generations::begin(c, None).await.expect("begun");
+    // More than two steps of each, types in no order.
+    for fill in [
+        "INSERT INTO document (generation, type, id, body)
+         SELECT $1, (ARRAY['link', 'Box', 'UserData'])[g % 3 + 1]::document_type, 'd' || g, '{}' FROM generate_series(1, 41000) g",
+        "INSERT INTO blob (id, generation, size, sha256)
+         SELECT gen_random_uuid(), $1, 1, decode(repeat('00', 32), 'hex') FROM generate_series(1, 41000)",
+        "INSERT INTO node (generation, path, blob_id) SELECT $1, '__/' || id, id FROM blob WHERE generation = $1",
+    ] {
+        sqlx::query(fill).bind(&generation).execute(&mut *c).await.expect("filled");
+    }
+    let files = std::sync::atomic::AtomicUsize::new(0);
+    let removed = async |ids: Vec<Uuid>| {
+        files.fetch_add(ids.len(), std::sync::atomic::Ordering::SeqCst);
+    };
+    generations::discard(c, &generation, removed).await.expect("discarded");
+    assert_eq!(files.into_inner(), 41_000);
+    let left = "SELECT (SELECT count(*) FROM document) + (SELECT count(*) FROM node) + (SELECT count(*) FROM blob)
+                     + (SELECT count(*) FROM generation)";
+    assert_eq!(count(c, left).await, 2, "the document and the root of the cell");
+    assert_eq!(documents(c).await, ["old"]);
+}

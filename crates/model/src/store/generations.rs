@@ -77,38 +77,13 @@ pub async fn discard<R: Future<Output = ()>>(
     if given_up.rows_affected() == 0 {
         return Ok(());
     }
+    remove_documents(connection, generation).await?;
+    remove_nodes(connection, generation).await?;
+    let mut after = Uuid::nil();
     loop {
-        let rows = sqlx::query!(
-            "DELETE FROM document WHERE ctid = ANY (ARRAY(SELECT ctid FROM document WHERE generation = $1 LIMIT $2))",
-            generation,
-            limits::DISCARD_ROWS
-        );
-        if rows.execute(&mut *connection).await.map_err(StoreError::doing("remove documents"))?.rows_affected() == 0 {
-            break;
-        }
-    }
-    loop {
-        let rows = sqlx::query!(
-            "DELETE FROM node WHERE ctid = ANY (ARRAY(SELECT ctid FROM node WHERE generation = $1 LIMIT $2))",
-            generation,
-            limits::DISCARD_ROWS
-        );
-        if rows.execute(&mut *connection).await.map_err(StoreError::doing("remove nodes"))?.rows_affected() == 0 {
-            break;
-        }
-    }
-    loop {
-        let ids = sqlx::query_scalar!(
-            "DELETE FROM blob WHERE ctid = ANY (ARRAY(SELECT ctid FROM blob WHERE generation = $1 LIMIT $2)) RETURNING id",
-            generation,
-            limits::DISCARD_ROWS
-        )
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(StoreError::doing("remove blobs"))?;
-        if ids.is_empty() {
-            break;
-        }
+        let ids = remove_blobs(connection, generation, after).await?;
+        let Some(last) = ids.iter().max() else { break };
+        after = *last;
         removed(ids).await;
     }
     sqlx::query!("DELETE FROM generation WHERE id = $1", generation)
@@ -116,6 +91,77 @@ pub async fn discard<R: Future<Output = ()>>(
         .await
         .map(|_| ())
         .map_err(StoreError::doing("strike off a generation"))
+}
+
+// Each step begins where the last one ended: looking for rows from the beginning would pass by all the removed ones again.
+
+async fn remove_documents(connection: &mut PgConnection, generation: &str) -> Result<(), StoreError> {
+    let mut after = ("Box".to_owned(), i64::MIN);
+    loop {
+        let last = sqlx::query!(
+            r#"
+            WITH step AS (
+              SELECT ctid, type, position FROM document
+              WHERE generation = $1 AND (type, position) > (($2::text)::document_type, $3)
+              ORDER BY type, position LIMIT $4),
+            gone AS (DELETE FROM document USING step WHERE document.ctid = step.ctid)
+            SELECT type::text AS "type!", position AS "position!" FROM step ORDER BY step.type DESC, step.position DESC LIMIT 1
+            "#,
+            generation,
+            after.0,
+            after.1,
+            limits::DISCARD_ROWS
+        )
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(StoreError::doing("remove documents"))?;
+        match last {
+            Some(last) => after = (last.r#type, last.position),
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn remove_nodes(connection: &mut PgConnection, generation: &str) -> Result<(), StoreError> {
+    let mut after: Option<String> = None;
+    loop {
+        let last = sqlx::query_scalar!(
+            r#"
+            WITH step AS (
+              SELECT ctid, path FROM node
+              WHERE generation = $1 AND ($2::text IS NULL OR path > $2)
+              ORDER BY path LIMIT $3),
+            gone AS (DELETE FROM node USING step WHERE node.ctid = step.ctid)
+            SELECT max(path) FROM step
+            "#,
+            generation,
+            after,
+            limits::DISCARD_ROWS
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(StoreError::doing("remove nodes"))?;
+        match last {
+            Some(last) => after = Some(last),
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn remove_blobs(connection: &mut PgConnection, generation: &str, after: Uuid) -> Result<Vec<Uuid>, StoreError> {
+    sqlx::query_scalar!(
+        r#"
+        DELETE FROM blob
+        WHERE id IN (SELECT id FROM blob WHERE generation = $1 AND id > $2 ORDER BY id LIMIT $3)
+        RETURNING id
+        "#,
+        generation,
+        after,
+        limits::DISCARD_ROWS
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(StoreError::doing("remove blobs"))
 }
 
 /// Strikes off a generation that a cell names from now on, in the transaction that says so. `false`: it was given up.
@@ -142,7 +188,11 @@ pub(super) async fn retire(tx: &mut PgConnection, generation: &str) -> Result<()
 /// Opens a connection of its own for [`discard`]: its statements may last longer than control statements.
 pub async fn connect(url: &secrecy::SecretString) -> Result<PgConnection, StoreError> {
     let mut connection = super::connect(url, "cell-export discard").await?;
-    let patience = format!("SET statement_timeout = {}", limits::DISCARD_STATEMENT_TIMEOUT.as_millis());
+    // The order is that of an index; sorting all that is left in each step would take the longer the more there is.
+    let patience = format!(
+        "SET statement_timeout = {}; SET enable_sort = off; SET enable_bitmapscan = off",
+        limits::DISCARD_STATEMENT_TIMEOUT.as_millis()
+    );
     sqlx::Executor::execute(&mut connection, sqlx::AssertSqlSafe(patience))
         .await
         .map_err(StoreError::doing("prepare to remove rows"))?;
