@@ -43,32 +43,22 @@ pub enum LoadError {
     /// The snapshot could not be stored.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A directory cannot be used, or the snapshot cannot be opened.
-    #[error("cannot {doing}")]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// Why it failed.
-        #[source]
-        source: std::io::Error,
-    },
+}
+
+impl From<StoreError> for LoadError {
+    fn from(error: StoreError) -> Self {
+        ImportError::from(error).into()
+    }
 }
 
 impl LoadError {
-    fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Io { doing, source }
-    }
-
     /// The process's exit code: 2 for a faulty snapshot, 3 for a cell that exists, 130 when interrupted, otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Import(ImportError::Faulty(_) | ImportError::Refused(_)) => 2,
             Self::Exists(_) => 3,
             Self::Import(ImportError::Interrupted) => 130,
-            Self::Import(ImportError::Store(_) | ImportError::Io { .. }) | Self::Store(_) | Self::Io { .. } => 1,
+            Self::Import(ImportError::Store(_) | ImportError::Io { .. }) => 1,
         }
     }
 }
@@ -78,10 +68,10 @@ impl LoadError {
 /// # Errors
 /// [`LoadError`]; nothing is stored then.
 pub async fn load(options: LoadOptions, stop: CancellationToken) -> Result<Summary, LoadError> {
-    let blobs = BlobStore::open(&options.blob_dir).map_err(LoadError::io("open the blob store"))?;
+    let blobs = BlobStore::open(&options.blob_dir).map_err(|e| ImportError::io("open the blob store", e))?;
     // Whoever loads by hand may use all there is.
     let places = Places { database: options.database.clone(), blobs, reserve: 0 };
-    let file = std::fs::File::open(&options.file).map_err(LoadError::io("open the snapshot"))?;
+    let file = std::fs::File::open(&options.file).map_err(|e| ImportError::io("open the snapshot", e))?;
     let mut connection = store::connect(&options.database, "cell-export load").await?;
     check_free(&mut connection, &options.cell, options.cell_id.as_ref()).await?;
     let generation = generations::begin(&mut connection, None).await?;

@@ -44,16 +44,10 @@ fn digest(text: &str) -> [u8; 16] {
 
 impl Sink for Comparison {
     fn content(&mut self, entry: &mut Metered<'_, impl Read>) -> Result<Content, ImportError> {
-        let mut sha256 = Sha256::new();
         let mut piece =
             vec![0; limits::PIECE.min(usize::try_from(entry.size()).unwrap_or(limits::PIECE).saturating_add(1))];
-        loop {
-            match entry.piece(&mut piece)? {
-                0 => break,
-                n => sha256.update(&piece[..n]),
-            }
-        }
-        Ok(Content { id: Uuid::nil(), size: entry.size(), sha256: sha256.finalize().into() })
+        while entry.piece(&mut piece)? > 0 {}
+        Ok(Content { id: Uuid::nil(), size: entry.size(), sha256: entry.digest()? })
     }
 
     fn node(&mut self, path: &str, pmeta: Option<&str>, content: Option<&Content>) -> Result<(), ImportError> {
@@ -64,7 +58,7 @@ impl Sink for Comparison {
             size.as_ref().map(<[u8; 8]>::as_slice),
             content.map(|content| content.sha256.as_slice()),
         ]);
-        if self.nodes.are_many() { self.nodes.send(&self.to) } else { Ok(()) }
+        self.nodes.send_when_many(&self.to)
     }
 
     fn document(&mut self, document: &Checked<'_>) -> Result<(), ImportError> {
@@ -74,7 +68,7 @@ impl Sink for Comparison {
             Some(&digest(&document.body)),
             Some(&[u8::from(document.repaired)]),
         ]);
-        if self.documents.are_many() { self.documents.send(&self.to) } else { Ok(()) }
+        self.documents.send_when_many(&self.to)
     }
 
     fn end(&mut self) -> Result<(), ImportError> {

@@ -307,7 +307,7 @@ impl Document<'_, '_> {
         let Ok(entries) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else { return value.get().to_owned() };
         let new = entries.iter().map(|entry| match text(entry).as_deref().and_then(|e| e.split_once(':')) {
             Some((entity_type, target)) => {
-                quoted(&format!("{}:{}", self.identity.map(entity_type), self.identity.map(target))).into_owned()
+                quoted(&format!("{}:{}", self.identity.map(entity_type), self.identity.map(target)))
             }
             None => entry.get().to_owned(),
         });

@@ -45,7 +45,7 @@ impl ImportError {
         Self::Faulty(format!("{entry}:{line}: {what}"))
     }
 
-    pub(super) fn io(doing: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub(crate) fn io(doing: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Io { doing, source: source.into() }
     }
 

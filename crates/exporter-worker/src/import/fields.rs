@@ -117,12 +117,12 @@ impl Writer {
 }
 
 /// A string with its quotes and escapes.
-pub(super) fn quoted(text: &str) -> Cow<'_, str> {
+pub(super) fn quoted(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':' | b'.' | b'/' | b' ');
     if text.bytes().all(plain) {
-        return Cow::Owned(format!("\"{text}\""));
+        return format!("\"{text}\"");
     }
-    Cow::Owned(serde_json::Value::from(text).to_string())
+    serde_json::Value::from(text).to_string()
 }
 
 impl<'de> Deserialize<'de> for Fields<'de> {

@@ -60,18 +60,27 @@ pub(super) struct Metered<'a, R> {
     size: u64,
     compressed: u64,
     read: u64,
-    expected: Option<(Sha256, Expected)>,
+    /// Only where somebody wants to know.
+    sha256: Option<Sha256>,
+    digest: Option<[u8; 32]>,
+    expected: Option<Expected>,
     budget: &'a mut Budget,
 }
 
 impl<'a, R: Read> Metered<'a, R> {
     pub(super) fn new(entry: R, name: String, size: u64, compressed: u64, budget: &'a mut Budget) -> Self {
-        Self { entry, name, size, compressed, read: 0, expected: None, budget }
+        Self { entry, name, size, compressed, read: 0, sha256: None, digest: None, expected: None, budget }
     }
 
     /// Compares what is read with what the integrity entry says.
     pub(super) fn expecting(mut self, expected: Option<Expected>) -> Self {
-        self.expected = expected.map(|expected| (Sha256::new(), expected));
+        self.expected = expected;
+        if self.expected.is_some() { self.with_digest() } else { self }
+    }
+
+    /// Works out the SHA-256 of what is read.
+    pub(super) fn with_digest(mut self) -> Self {
+        self.sha256.get_or_insert_default();
         self
     }
 
@@ -106,20 +115,29 @@ impl<'a, R: Read> Metered<'a, R> {
             Some(left) => left,
             None => return Err(ImportError::entry(&self.name, "the snapshot expands too much")),
         };
-        match &mut self.expected {
-            Some((sha256, _)) if n > 0 => sha256.update(&buffer[..n]),
-            Some(_) => self.compare()?,
-            None => {}
+        match (n, &mut self.sha256) {
+            (0, _) => self.compare()?,
+            (n, Some(sha256)) => sha256.update(&buffer[..n]),
+            (_, None) => {}
         }
         Ok(n)
     }
 
+    /// SHA-256 of an entry that was read to its end, [`with_digest`](Self::with_digest).
+    pub(super) fn digest(&self) -> Result<[u8; 32], ImportError> {
+        self.digest.ok_or_else(|| ImportError::entry(&self.name, "not read to its end"))
+    }
+
     fn compare(&mut self) -> Result<(), ImportError> {
-        let Some((sha256, expected)) = self.expected.take() else { return Ok(()) };
-        if sha256.finalize()[..] == expected.sha256 && self.size == expected.size {
-            return Ok(());
+        if let Some(sha256) = self.sha256.take() {
+            self.digest = Some(sha256.finalize().into());
         }
-        Err(ImportError::entry(&self.name, format!("is not what {} says", model::layout::INTEGRITY)))
+        match self.expected {
+            Some(Expected { size, sha256 }) if self.digest != Some(sha256) || self.size != size => {
+                Err(ImportError::entry(&self.name, format!("is not what {} says", model::layout::INTEGRITY)))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Reads a small entry whole.

@@ -195,7 +195,7 @@ impl<S: Sink> Reading<'_, S> {
     }
 
     fn content(&mut self, index: usize, expected: Option<u64>) -> Result<Content, ImportError> {
-        let mut entry = self.archive.read(index)?;
+        let mut entry = self.archive.read(index)?.with_digest();
         if let Some(length) = expected.filter(|length| *length != entry.size()) {
             let what = format!("{} bytes, .pmeta says {length}", entry.size());
             return Err(ImportError::entry(entry.name(), what));

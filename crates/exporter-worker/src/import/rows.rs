@@ -36,6 +36,11 @@ impl Rows {
         self.buffer.len() >= limits::COPY_BATCH
     }
 
+    /// Sends what waits when it is time.
+    pub(super) fn send_when_many(&mut self, to: &mpsc::Sender<Batch>) -> Result<(), ImportError> {
+        if self.are_many() { self.send(to) } else { Ok(()) }
+    }
+
     /// Sends what waits.
     pub(super) fn send(&mut self, to: &mpsc::Sender<Batch>) -> Result<(), ImportError> {
         if self.empty {

@@ -12,7 +12,6 @@ use model::area::{BlobStore, blob_key};
 use model::limits;
 use model::store::{StoreError, generations};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
-use sha2::{Digest, Sha256};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -84,10 +83,9 @@ impl Staging {
     }
 
     fn put(&self, entry: &mut Metered<'_, impl Read>, id: Uuid) -> Result<Content, ImportError> {
-        let mut sha256 = Sha256::new();
         let key = blob_key(id);
         let failed = |e: object_store::Error| ImportError::io("store the contents of a file", e);
-        let first = next_part(entry, &mut sha256)?;
+        let first = next_part(entry)?;
         if first.len() < PART {
             let options = PutOptions { mode: PutMode::Create, ..Default::default() };
             self.runtime.block_on(self.store.put_opts(&key, first.into(), options)).map_err(failed)?;
@@ -96,7 +94,7 @@ impl Staging {
             let mut part = first;
             while !part.is_empty() {
                 let put = self.runtime.block_on(upload.put_part(part.into())).map_err(failed);
-                match put.and_then(|()| self.check_space()).and_then(|()| next_part(entry, &mut sha256)) {
+                match put.and_then(|()| self.check_space()).and_then(|()| next_part(entry)) {
                     Ok(next) => part = next,
                     Err(error) => {
                         let _ = self.runtime.block_on(upload.abort());
@@ -106,7 +104,7 @@ impl Staging {
             }
             self.runtime.block_on(upload.complete()).map_err(failed)?;
         }
-        Ok(Content { id, size: entry.size(), sha256: sha256.finalize().into() })
+        Ok(Content { id, size: entry.size(), sha256: entry.digest()? })
     }
 
     fn check_space(&self) -> Result<(), ImportError> {
@@ -162,9 +160,7 @@ impl Sink for Staging {
             self.reference_rows.add(&[id, Some(target.as_bytes())]);
         }
         for rows in [&mut self.document_rows, &mut self.reference_rows, &mut self.link_rows] {
-            if rows.are_many() {
-                rows.send(&self.to)?;
-            }
+            rows.send_when_many(&self.to)?;
         }
         Ok(())
     }
@@ -179,7 +175,7 @@ impl Sink for Staging {
 }
 
 /// Reads up to [`PART`] bytes; fewer at the end only.
-fn next_part(entry: &mut Metered<'_, impl Read>, sha256: &mut Sha256) -> Result<Vec<u8>, ImportError> {
+fn next_part(entry: &mut Metered<'_, impl Read>) -> Result<Vec<u8>, ImportError> {
     let wanted = usize::try_from(entry.size()).unwrap_or(PART).clamp(1, PART - 1) + 1;
     let mut part = vec![0; wanted];
     let mut end = 0;
@@ -190,7 +186,6 @@ fn next_part(entry: &mut Metered<'_, impl Read>, sha256: &mut Sha256) -> Result<
         }
     }
     part.truncate(end);
-    sha256.update(&part);
     Ok(part)
 }
 

@@ -84,7 +84,7 @@ fn curl_resumes_a_killed_download() {
     }
     system.make_cell("cell1");
     let whole = bytes(40_000_000);
-    let put = system.request("PUT", "/cell1/__snapshot/big.zip", &[], Some(&whole));
+    let put = system.put("cell1", "big.zip", &[], &whole);
     assert_eq!(put.status, 201, "{}", put.text());
     let got = system.directory().join("got.zip");
     let out = got.display().to_string();

@@ -13,8 +13,7 @@ fn post(system: &System, cell: &str, resource: &str, name: &str) -> Answer {
 }
 
 fn upload(system: &System, cell: &str, name: &str, file: &Path) {
-    let bytes = std::fs::read(file).unwrap();
-    let answer = system.request("PUT", &format!("/{cell}/__snapshot/{name}.zip"), &[], Some(&bytes));
+    let answer = system.put(cell, &format!("{name}.zip"), &[], &std::fs::read(file).unwrap());
     assert!([201, 204].contains(&answer.status), "{} {}", answer.status, answer.text());
 }
 
@@ -165,8 +164,7 @@ fn killed_at_twenty_points_it_leaves_the_old_cell_or_the_new_one() {
     let mut system = System::start_with(Options { settings, ..Options::default() });
     let (now, before) = two_states(&mut system, "12000");
     // How long it takes undisturbed: into another cell.
-    let made = system.request("POST", "/__ctl/Cell", &[], Some(br#"{"Name":"clock"}"#));
-    assert_eq!(made.status, 201, "{}", made.text());
+    system.make_cell("clock");
     upload(&system, "clock", "before", &system.download("cell1", "before.zip"));
     {
         let _worker = system.worker();
