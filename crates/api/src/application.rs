@@ -10,6 +10,7 @@ use model::area::SnapshotArea;
 use model::{doorbell, housekeeping, limits, store};
 use tokio::sync::Semaphore;
 
+use crate::auth::Auth;
 use crate::config::ApiSettings;
 use crate::front;
 use crate::state::State;
@@ -35,13 +36,14 @@ impl Application {
         let ring = |ringer: doorbell::Ringer| move |job| ringer.ring(job);
         tokio::spawn(housekeeping::relay(pool.clone(), ring(ringer.clone())));
         tokio::spawn(housekeeping::reap(pool.clone(), settings.jobs.clone(), ring(ringer.clone())));
+        let auth = Auth::new(settings.auth, &pool);
         let state = web::Data::new(State {
             pool,
             ringer,
             area,
             unit: settings.unit,
             jobs: settings.jobs,
-            master_token: settings.http.master_token,
+            auth,
             uploads: settings.http.uploads,
             uploading: Arc::new(Semaphore::new(limits::UPLOADS)),
             inspecting: Arc::new(Semaphore::new(limits::INSPECTIONS)),

@@ -37,7 +37,7 @@ impl ApiError {
         Self::with(ErrorCode::CellBusy, &[kind.activity()])
     }
 
-    /// Adds a header field; one that cannot be written is left out.
+    /// Adds a header field, also one of a name that is there already; one that cannot be written is left out.
     pub(crate) fn header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.push((name, value));
@@ -50,7 +50,7 @@ impl ApiError {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = HttpResponse::build(status);
         for header in self.headers {
-            response.insert_header(header);
+            response.append_header(header);
         }
         response.content_type("application/json").body(self.body.to_json())
     }

@@ -9,7 +9,7 @@ use model::cell::CellName;
 use model::error_code::ErrorCode;
 use tracing::Instrument;
 
-use crate::auth::{self, CellRoot, UnitMaster};
+use crate::auth::{CellRoot, UnitMaster};
 use crate::common::incoming::Incoming;
 use crate::common::{cors, media_type, request_key};
 use crate::error::ApiError;
@@ -61,14 +61,14 @@ async fn cell(
         // The key may have been put there by X-Override; units look twice in this mode.
         request_key::check(request.headers.get("x-personium-requestkey"))?;
     }
-    let principal = auth::parse(request, state.master_token.as_ref());
+    let caller = state.auth.caller(request, &state.unit, Some(&url));
     let action = routes::action(segments, &request.method)?;
     if action == Action::NotImplemented {
         return Err(ErrorCode::NotImplemented.into());
     }
     media_type::check(&request.headers)?;
 
-    let root = CellRoot::prove(&principal, cell, url)?;
+    let root = CellRoot::prove(&state.auth, &caller, cell, url).await?;
     match action {
         Action::ExportStatus => status::export(state, &root).await,
         Action::Export => export::accept(state, &root, request, payload).await,
@@ -96,11 +96,11 @@ async fn unit(
     payload: &mut Payload,
     segments: &[String],
 ) -> Result<HttpResponse, ApiError> {
-    let principal = auth::parse(request, state.master_token.as_ref());
+    let caller = state.auth.caller(request, &state.unit, None);
     let action = routes::unit_action(segments, &request.method)?;
     media_type::check(&request.headers)?;
 
-    let master = UnitMaster::prove(&principal, state.unit.url())?;
+    let master = UnitMaster::prove(&state.auth, &caller, state.unit.url()).await?;
     match action {
         UnitAction::ListCells => cells::list(state, &master, request).await,
         UnitAction::CreateCell => cells::create(state, &master, request, payload).await,

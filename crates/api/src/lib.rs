@@ -27,3 +27,4 @@ mod upload;
 mod webdav;
 
 pub use application::Application;
+pub use auth::token_command;

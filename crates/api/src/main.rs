@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use api::Application;
 use api::config::{self, ApiSettings};
+use api::token_command::{self, TokenError};
 use clap::{Parser, Subcommand};
 use model::error_chain::Chain;
-use model::settings::{DatabaseSettings, SettingsError, Variables};
-use model::store;
+use model::settings::{DatabaseSettings, SettingsError, UnitSettings, Variables};
+use model::{limits, store};
 
 /// Accepts exports of Personium cells, and serves their snapshots.
 #[derive(Debug, Parser)]
@@ -32,6 +33,33 @@ enum Command {
     Migrate,
     /// Tell whether the service answers; for container health checks.
     Health,
+    /// Make or read tokens under the unit's secret (UNIT_SECRET16, or the file UNIT_SECRET16_FILE).
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Make an access token for an account of a cell, and print it.
+    Mint {
+        /// Name of the cell.
+        #[arg(long)]
+        cell: String,
+        /// Name of the account. What it may do is what its roles may do.
+        #[arg(long)]
+        account: String,
+        /// What the token is for; repeat it for more.
+        #[arg(long, default_value = "root")]
+        scope: Vec<String>,
+        /// Its life: 90s, 15m, 1h, 30d.
+        #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+    },
+    /// Say what a token says: whose it is, what for, until when.
+    Show {
+        /// The token; `-` reads it from standard input, where no list of processes shows it.
+        token: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -39,6 +67,7 @@ fn main() -> ExitCode {
         Command::Serve { check_config } => serve(check_config),
         Command::Migrate => migrate(),
         Command::Health => health(),
+        Command::Token(command) => token(command),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("api: {error}");
@@ -80,6 +109,34 @@ fn migrate() -> Result<ExitCode, SettingsError> {
         }
         Err(error) => {
             eprintln!("api: cannot migrate: {}", Chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn token(command: Token) -> Result<ExitCode, SettingsError> {
+    let variables = Variables::environment();
+    let secret = config::secret(&variables)?;
+    let done = match command {
+        Token::Mint { cell, account, scope, ttl } => {
+            token_command::mint(&UnitSettings::read(&variables)?, secret, &cell, &account, &scope, ttl)
+        }
+        Token::Show { token } if token == "-" => {
+            let mut text = String::new();
+            match std::io::stdin().take(limits::CREDENTIALS as u64).read_to_string(&mut text) {
+                Ok(_) => token_command::show(secret, &text),
+                Err(_) => Err(TokenError::NoToken),
+            }
+        }
+        Token::Show { token } => token_command::show(secret, &token),
+    };
+    Ok(match done {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("api: {error}");
             ExitCode::FAILURE
         }
     })

@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use model::area::SnapshotArea;
 use model::doorbell::Ringer;
 use model::settings::{JobSettings, UnitSettings};
-use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
+use crate::auth::Auth;
 use crate::config::UploadSettings;
 
 /// Shared by all requests.
@@ -19,7 +19,7 @@ pub(crate) struct State {
     pub(crate) area: SnapshotArea,
     pub(crate) unit: UnitSettings,
     pub(crate) jobs: JobSettings,
-    pub(crate) master_token: Option<SecretString>,
+    pub(crate) auth: Auth,
     pub(crate) uploads: UploadSettings,
     /// A permit for each upload.
     pub(crate) uploading: Arc<Semaphore>,

@@ -74,20 +74,30 @@ error_codes! {
     HeaderValue = 400 "PR400-OD-0041" "Request header {0} value is invalid [{1}].";
     /// No credentials.
     AuthorizationRequired = 401 "PR401-AU-0001" "Authorization required.";
+    /// A token past its life.
+    TokenExpired = 401 "PR401-AU-0002" "Access token expired.";
     /// A scheme other than Basic and Bearer.
     AuthenticationScheme = 401 "PR401-AU-0003" "Invalid authentication scheme.";
     /// Basic credentials that cannot be read.
     BasicFormat = 401 "PR401-AU-0004" "Basic auth format error.";
     /// A token that cannot be read.
     TokenParse = 401 "PR401-AU-0006" "Token parse error.";
+    /// A refresh token, which opens nothing.
+    RefreshToken = 401 "PR401-AU-0007" "Can not access with refresh token.";
+    /// A signed token whose signature is not accepted.
+    TokenSignature = 401 "PR401-AU-0008" "Token dsig error.";
     /// Cookie credentials that do not fit.
     CookieAuthentication = 401 "PR401-AU-0009" "Authentication failed.";
+    /// A password that comes too soon after a wrong one.
+    BasicTooSoon = 401 "PR401-AU-0010" "Authentication failed.";
     /// Basic credentials that do not fit.
     BasicAuthentication = 401 "PR401-AU-0011" "Authentication failed.";
     /// Only unit users may do this, and today only the unit master.
     UnitUserRequired = 403 "PR403-AU-0001" "Unit user access required.";
     /// Known, but not allowed.
     PrivilegeLacking = 403 "PR403-AU-0002" "Necessary privilege is lacking.";
+    /// The token was not given for this.
+    ScopeLacking = 403 "PR403-AU-0007" "Insufficient scope is granted for the access token. [{0}] Privilege is required.";
     /// `Depth: infinity`.
     InfiniteDepth = 403 "PR403-DV-0001" "Infinite depth is not supported.";
     /// No such file.
@@ -146,6 +156,8 @@ error_codes! {
     Interrupted = 503 "PR503-EX-0001" "The {0} was interrupted {1} times and given up.";
     /// A job did not finish before its deadline.
     Deadline = 503 "PR503-EX-0002" "The {0} did not finish in time.";
+    /// The keys that a signed token is verified with are not there.
+    KeysUnavailable = 503 "PR503-EX-0003" "The keys of the token's issuer are not available now.";
     /// Too many requests of a costly kind at once.
     TooManyRequests = 503 "PR503-SV-0001" "Too many concurrent requests.";
     /// No space.

@@ -110,6 +110,43 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A client that is asked to close its connection.
 pub const DISCONNECT: Duration = Duration::from_secs(5);
 
+/// Roles of one account that are looked at.
+pub const ROLES: i64 = 1000;
+/// How long the api goes by what it has read of a cell's ACL, accounts and roles.
+pub const DIRECTORY_CACHE: Duration = Duration::from_secs(5);
+/// ACLs, and accounts, remembered for so long.
+pub const DIRECTORY_ENTRIES: u64 = 10_000;
+/// The value of an `Authorization` header or of a cookie.
+pub const CREDENTIALS: usize = 32 << 10;
+/// Life of a token that is minted on the command line.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// Longest such life.
+pub const TOKEN_LIFE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Memory that checking one password may take; Personium's own hashes take 16 MiB.
+pub const PASSWORD_MEMORY: u64 = 64 << 20;
+/// Passwords checked at once in one api process.
+pub const PASSWORDS: usize = 1;
+/// Wait for one of these.
+pub const PASSWORD_WAIT: Duration = Duration::from_secs(2);
+/// After a wrong password the next one of the account is looked at after this; doubles with each wrong one.
+pub const PASSWORD_PAUSE: Duration = Duration::from_secs(1);
+/// Longest such pause.
+pub const PASSWORD_PAUSE_MAX: Duration = Duration::from_secs(64);
+/// Accounts whose wrong passwords are remembered, and for how long after the last one.
+pub const PASSWORD_FAILURES: (u64, Duration) = (10_000, Duration::from_secs(600));
+/// A key set of an OpenID Connect issuer.
+pub const KEY_SET: u64 = 256 << 10;
+/// Fetching one.
+pub const KEY_SET_FETCH: Duration = Duration::from_secs(5);
+/// A key set is read again after this.
+pub const KEY_SET_FRESH: Duration = Duration::from_secs(600);
+/// Pause between two readings of a key set that could not be had, or that lacked a key.
+pub const KEY_SET_PAUSE: Duration = Duration::from_secs(30);
+/// A key set that cannot be had again is used for so long.
+pub const KEY_SET_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How far the clock of an OpenID Connect issuer may be off.
+pub const CLOCK_LEEWAY: Duration = Duration::from_secs(60);
+
 /// Snapshot files per cell.
 pub const SNAPSHOTS_PER_CELL: i64 = 1024;
 /// Length of an uploaded snapshot.

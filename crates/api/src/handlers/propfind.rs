@@ -4,7 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::ETAG;
 use actix_web::web::Payload;
-use model::store::{StoreError, cells, snapshots};
+use model::store::{StoreError, directory, snapshots};
 use sqlx::PgConnection;
 
 use crate::auth::CellRoot;
@@ -65,12 +65,9 @@ pub(crate) async fn file(
 
 /// Reads the cell's own metadata, the roles of its ACL by name.
 async fn pmeta(connection: &mut PgConnection, cell: &model::cell::CellId) -> Result<Pmeta, StoreError> {
-    let text = cells::root_pmeta(connection, cell).await?;
+    let text = directory::root_pmeta(connection, cell).await?;
     let mut pmeta = Pmeta::parse(text.as_deref().unwrap_or("{}"));
-    let ids = pmeta.acl.role_ids();
-    if !ids.is_empty() {
-        pmeta.acl.name_roles(&cells::roles(connection, cell, &ids).await?);
-    }
+    pmeta.acl.name_roles(&directory::roles(connection, cell, &pmeta.acl.role_ids()).await?);
     Ok(pmeta)
 }
 

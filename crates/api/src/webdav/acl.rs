@@ -1,6 +1,6 @@
 //! Access control lists as `.pmeta` stores them: `D.` stands for `DAV:`, `p.` for Personium's namespace.
 
-use model::store::cells::Role;
+use model::store::directory::Role;
 use serde_json::Value;
 
 /// Namespace of Personium's own elements.

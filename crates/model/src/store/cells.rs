@@ -1,4 +1,4 @@
-//! The cell directory: what the api may know of a cell, and how cells come and go.
+//! Cells: finding them, and how they come and go.
 
 use sqlx::{Connection, PgConnection};
 
@@ -16,71 +16,22 @@ pub struct Cell {
     pub name: CellName,
     /// Owner URL as stored.
     pub owner: Option<String>,
-}
-
-/// A role of a cell, as far as an ACL names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Role {
-    /// Id of the role document, the form in which ACLs name it.
-    pub id: String,
-    /// Name of the role.
-    pub name: String,
-    /// Name of the box the role belongs to; none for a role of the cell.
-    pub box_name: Option<String>,
+    /// Name of the contents that it has now; an import changes it.
+    pub generation: String,
 }
 
 /// Finds a cell by its name.
 pub async fn find(connection: &mut PgConnection, name: &CellName) -> Result<Option<Cell>, StoreError> {
-    let row = sqlx::query!("SELECT id, owner FROM cell WHERE name = $1", name.as_str())
+    let row = sqlx::query!("SELECT id, owner, generation FROM cell WHERE name = $1", name.as_str())
         .fetch_optional(connection)
         .await
         .map_err(StoreError::doing("find a cell"))?;
     row.map(|row| {
         let corrupt = || StoreError::Corrupt { table: "cell", column: "id", row: name.to_string() };
         let id = CellId::parse(&row.id).ok_or_else(corrupt)?;
-        Ok(Cell { id, name: name.clone(), owner: row.owner })
+        Ok(Cell { id, name: name.clone(), owner: row.owner, generation: row.generation })
     })
     .transpose()
-}
-
-/// Reads the `.pmeta` of the cell's root: its times, status, ACL and properties.
-pub async fn root_pmeta(connection: &mut PgConnection, cell: &CellId) -> Result<Option<String>, StoreError> {
-    sqlx::query_scalar!(
-        "SELECT pmeta FROM node WHERE generation = (SELECT generation FROM cell WHERE id = $1) AND path = ''",
-        cell.as_str()
-    )
-    .fetch_optional(connection)
-    .await
-    .map(Option::flatten)
-    .map_err(StoreError::doing("read the root of a cell"))
-}
-
-/// Finds the roles with these ids. Roles that do not exist, and roles of a box that does not exist, are left out.
-pub async fn roles(connection: &mut PgConnection, cell: &CellId, ids: &[String]) -> Result<Vec<Role>, StoreError> {
-    let rows = sqlx::query!(
-        r#"
-        SELECT r.id AS "id!",
-               document_json(r.body) #>> '{_source,s,Name}' AS name,
-               document_json(r.body) #>> '{_source,l,Box}' AS box_id,
-               document_json(b.body) #>> '{_source,s,Name}' AS box_name
-        FROM cell
-        JOIN document r ON r.generation = cell.generation AND r.type = 'Role' AND r.id = ANY ($2)
-        LEFT JOIN document b
-          ON b.generation = r.generation AND b.type = 'Box' AND b.id = document_json(r.body) #>> '{_source,l,Box}'
-        WHERE cell.id = $1
-        "#,
-        cell.as_str(),
-        ids
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(StoreError::doing("find roles"))?;
-    let role = |row: (String, Option<String>, Option<String>, Option<String>)| match row {
-        (id, Some(name), None, _) => Some(Role { id, name, box_name: None }),
-        (id, Some(name), Some(_), Some(box_name)) => Some(Role { id, name, box_name: Some(box_name) }),
-        _ => None,
-    };
-    Ok(rows.into_iter().filter_map(|r| role((r.id, r.name, r.box_id, r.box_name))).collect())
 }
 
 /// A cell in a list.

@@ -1,6 +1,7 @@
 //! The database: connections, migrations, and every statement both services must agree on.
 //!
-//! [`jobs`] moves jobs, [`snapshots`] holds what clients see, [`cells`] holds cells, [`generations`] their contents.
+//! [`jobs`] moves jobs, [`snapshots`] holds what clients see, [`cells`] holds cells, [`generations`] their contents,
+//! [`directory`] tells who may do what with them.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use sqlx::{ConnectOptions, Connection, Executor};
 use crate::limits;
 
 pub mod cells;
+pub mod directory;
 pub mod generations;
 pub mod jobs;
 pub mod snapshots;

@@ -1,0 +1,153 @@
+//! The keys of an OpenID Connect issuer (RFC 7517), from a file or a URL, read again from time to time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use model::limits;
+use tokio::sync::Mutex;
+
+/// Where a key set is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file.
+    File(PathBuf),
+    /// An `https` URL, or one of this host.
+    Url(String),
+}
+
+impl KeySource {
+    /// Reads a setting: a URL, or else a path.
+    pub fn parse(text: &str) -> Option<Self> {
+        let own = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
+        match text.split_once("://") {
+            None => Some(Self::File(text.into())),
+            Some(("https", _)) => Some(Self::Url(text.to_owned())),
+            Some(_) => own.iter().any(|own| text.starts_with(own)).then(|| Self::Url(text.to_owned())),
+        }
+    }
+}
+
+/// A key that signatures are verified with, and the one algorithm it is for.
+#[derive(Clone)]
+pub(crate) struct Key {
+    pub(crate) id: Option<String>,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) key: DecodingKey,
+}
+
+/// The keys.
+pub(crate) struct KeySet {
+    source: KeySource,
+    accepted: Vec<Algorithm>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    keys: Arc<Vec<Key>>,
+    read: Option<Instant>,
+    tried: Option<Instant>,
+}
+
+/// There are no keys, and none could be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoKeys;
+
+impl KeySet {
+    pub(crate) fn new(source: KeySource, accepted: Vec<Algorithm>) -> Self {
+        Self { source, accepted, state: Mutex::default() }
+    }
+
+    /// Finds the key with this id; the only key when no id is asked for. Reads the set again when it is old or when it
+    /// lacks the key, but not all the time: anybody can name a key that does not exist.
+    pub(crate) async fn find(&self, id: Option<&str>) -> Result<Option<Key>, NoKeys> {
+        let mut state = self.state.lock().await;
+        let now = Instant::now();
+        let older_than = |time: Option<Instant>, age| time.is_none_or(|time| now.duration_since(time) >= age);
+        let wanted = older_than(state.read, limits::KEY_SET_FRESH) || choose(&state.keys, id).is_none();
+        if wanted && older_than(state.tried, limits::KEY_SET_PAUSE) {
+            state.tried = Some(now);
+            match self.read().await {
+                Ok(keys) => {
+                    state.keys = Arc::new(keys);
+                    state.read = Some(now);
+                }
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the key set cannot be read"),
+            }
+        }
+        if older_than(state.read, limits::KEY_SET_KEPT) {
+            return Err(NoKeys);
+        }
+        Ok(choose(&state.keys, id).cloned())
+    }
+
+    async fn read(&self) -> anyhow::Result<Vec<Key>> {
+        let source = self.source.clone();
+        let text = actix_web::web::block(move || match source {
+            KeySource::File(path) => read_file(&path),
+            KeySource::Url(url) => fetch(&url),
+        })
+        .await??;
+        let set: JwkSet = serde_json::from_slice(&text)?;
+        Ok(set.keys.iter().filter_map(|key| usable(key, &self.accepted)).collect())
+    }
+}
+
+fn read_file(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    std::fs::File::open(path)?.take(limits::KEY_SET + 1).read_to_end(&mut text)?;
+    anyhow::ensure!(text.len() as u64 <= limits::KEY_SET, "longer than {} bytes", limits::KEY_SET);
+    Ok(text)
+}
+
+fn fetch(url: &str) -> anyhow::Result<Vec<u8>> {
+    let agent = ureq::Agent::config_builder().timeout_global(Some(limits::KEY_SET_FETCH)).max_redirects(0).build();
+    let mut answer = agent.new_agent().get(url).call()?;
+    anyhow::ensure!(answer.status() == 200, "answered {}", answer.status());
+    Ok(answer.body_mut().with_config().limit(limits::KEY_SET).read_to_vec()?)
+}
+
+fn choose<'a>(keys: &'a [Key], id: Option<&str>) -> Option<&'a Key> {
+    match id {
+        Some(id) => keys.iter().find(|key| key.id.as_deref() == Some(id)),
+        None => keys.first().filter(|_| keys.len() == 1),
+    }
+}
+
+/// A public key for signatures by an accepted algorithm. Shared secrets are none.
+fn usable(jwk: &Jwk, accepted: &[Algorithm]) -> Option<Key> {
+    if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+        return None;
+    }
+    let algorithm = match (&jwk.algorithm, &jwk.common.key_algorithm) {
+        (AlgorithmParameters::OctetKey(_), _) => return None,
+        (_, Some(named)) => algorithm(*named)?,
+        (AlgorithmParameters::RSA(_), None) => Algorithm::RS256,
+        (AlgorithmParameters::EllipticCurve(key), None) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
+        (AlgorithmParameters::EllipticCurve(key), None) if key.curve == EllipticCurve::P384 => Algorithm::ES384,
+        (AlgorithmParameters::OctetKeyPair(_), None) => Algorithm::EdDSA,
+        _ => return None,
+    };
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    accepted.contains(&algorithm).then(|| Key { id: jwk.common.key_id.clone(), algorithm, key })
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is open, and most of it is for encryption")]
+fn algorithm(named: KeyAlgorithm) -> Option<Algorithm> {
+    match named {
+        KeyAlgorithm::RS256 => Some(Algorithm::RS256),
+        KeyAlgorithm::RS384 => Some(Algorithm::RS384),
+        KeyAlgorithm::RS512 => Some(Algorithm::RS512),
+        KeyAlgorithm::PS256 => Some(Algorithm::PS256),
+        KeyAlgorithm::PS384 => Some(Algorithm::PS384),
+        KeyAlgorithm::PS512 => Some(Algorithm::PS512),
+        KeyAlgorithm::ES256 => Some(Algorithm::ES256),
+        KeyAlgorithm::ES384 => Some(Algorithm::ES384),
+        KeyAlgorithm::EdDSA => Some(Algorithm::EdDSA),
+        _ => None,
+    }
+}
