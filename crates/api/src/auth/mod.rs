@@ -195,7 +195,7 @@ impl Auth {
         match web_tokens.gives_root(token, cell.unwrap_or_default()).await {
             Ok(gives) => Ok(Ok(gives)),
             Err(Refused::Invalid(reason)) => Ok(Err(reason)),
-            Err(Refused::Unknown) => Err(ApiError::for_now(ErrorCode::KeysUnavailable, "30")),
+            Err(Refused::Unknown) => Err(ApiError::for_now(ErrorCode::KeysUnavailable, "10")),
         }
     }
 }

@@ -173,3 +173,64 @@ fn sha256_fits(stored: &SecretString, password: &SecretString, salt: &SecretStri
     let digest = Sha256::new_with_prefix(password.expose_secret()).chain_update(salt.expose_secret()).finalize();
     hex::encode(digest).as_bytes().ct_eq(stored.expose_secret().as_bytes()).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Of `password`, as a unit stores it.
+    const SCRYPT: &str = "$e0801$AAECAwQFBgcICQoLDA0ODw==$6iMJXpgeItuXSS3ial5ceU6o+LQA0aKIA8ORmTlhNMU=";
+    /// Of `password` and the salt `salt`.
+    const SHA256: &str = "7a37b85c8918eac19a9089c0fa5a2ab4dce3f90528dcdeec108b23ddf3607b99";
+
+    fn right(status: Option<&str>, algorithm: Option<&str>, hash: Option<&str>, password: &str) -> bool {
+        let stored = Password {
+            status: status.map(str::to_owned),
+            algorithm: algorithm.map(str::to_owned),
+            hash: hash.map(SecretString::from),
+        };
+        is_right(Some(&stored), &password.into(), &"salt".into())
+    }
+
+    #[test]
+    fn both_kinds_of_hashes_are_compared() {
+        for status in [None, Some("active"), Some("passwordChangeRequired")] {
+            assert!(right(status, Some("scrypt"), Some(SCRYPT), "password"), "{status:?}");
+            assert!(right(status, Some("sha-256"), Some(SHA256), "password"), "{status:?}");
+            assert!(right(status, None, Some(SHA256), "password"), "{status:?}");
+        }
+        assert!(!right(Some("deactivated"), Some("scrypt"), Some(SCRYPT), "password"));
+        for (algorithm, hash) in [
+            (Some("scrypt"), Some(SHA256)),
+            (Some("sha-256"), Some(SCRYPT)),
+            (Some("md5"), Some(SHA256)),
+            (None, None),
+            (Some("scrypt"), None),
+            (Some("scrypt"), Some("$e0801$AAECAwQFBgcICQoLDA0ODw==$")),
+            (Some("scrypt"), Some("$e0801$$")),
+            (Some("scrypt"), Some("$180801$AAECAwQFBgcICQoLDA0ODw==$6iMJXpgeItuXSS3ial5ceU6o+LQA0aKIA8ORmTlhNMU=")),
+            (Some("scrypt"), Some("$ffffffff$AA==$AAAAAAAAAAAAAAAAAAAAAA==")),
+            (Some("scrypt"), Some("$0$AA==$AAAAAAAAAAAAAAAAAAAAAA==")),
+        ] {
+            assert!(!right(None, algorithm, hash, "password"), "{algorithm:?} {hash:?}");
+        }
+        assert!(!right(None, Some("scrypt"), Some(SCRYPT), "Password"));
+        assert!(!is_right(None, &"password".into(), &"salt".into()));
+    }
+
+    #[test]
+    fn wrong_passwords_close_an_account_for_longer_and_longer() {
+        let (mut failures, start) = (Failures::default(), Instant::now());
+        assert!(!failures.is_closed(start));
+        let mut pauses = Vec::new();
+        for _ in 0..40 {
+            failures.add(start);
+            let closed = |seconds: u64| failures.is_closed(start + Duration::from_secs(seconds));
+            pauses.push((0..100).take_while(|&second| closed(second)).count());
+        }
+        assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 64, 64]);
+        assert_eq!(pauses[39], 64);
+    }
+}

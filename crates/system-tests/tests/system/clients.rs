@@ -1,10 +1,10 @@
-//! Real clients: rclone over WebDAV, curl that resumes.
+//! Real clients: rclone and cadaver over WebDAV, curl that resumes.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use system_tests::judge::skipped;
-use system_tests::system::{System, TOKEN};
+use system_tests::system::{Options, System, TOKEN};
 
 /// Runs rclone against a cell's snapshot area; nothing when it is not installed.
 fn rclone(system: &System, arguments: &[&str]) -> Option<Output> {
@@ -97,4 +97,36 @@ fn curl_resumes_a_killed_download() {
     let rest = curl(&["-C", "-", "-o", &out]).expect("started").wait().unwrap();
     assert!(rest.success());
     assert!(std::fs::read(&got).unwrap() == whole, "resumed from {part}");
+}
+
+#[test]
+fn cadaver_works_with_a_token_as_password() {
+    let system =
+        System::start_with(Options { settings: vec![("BASIC_TOKENS", "true".to_owned())], ..Options::default() });
+    let home = system.directory().join("home");
+    std::fs::create_dir(&home).unwrap();
+    std::fs::write(home.join(".netrc"), format!("machine localhost\nlogin anybody\npassword {TOKEN}\n")).unwrap();
+    let cadaver = |commands: &str| {
+        let script = home.join("commands");
+        std::fs::write(&script, commands).unwrap();
+        let url = format!("http://localhost:{}/cell1/__snapshot/", system.address.port());
+        let mut command = Command::new("cadaver");
+        command.arg(url).env("HOME", &home).current_dir(&home);
+        let output = command.stdin(std::fs::File::open(script).unwrap()).output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    if cadaver("").is_none() {
+        return skipped("cadaver is not installed");
+    }
+    system.make_cell("cell1");
+    std::fs::write(home.join("one.zip"), bytes(3_000_000)).unwrap();
+    let said = cadaver("put one.zip\nls\nget one.zip back.zip\n").expect("installed");
+    assert!(said.contains("one.zip") && said.contains("3000000"), "{said}");
+    assert!(std::fs::read(home.join("back.zip")).unwrap() == bytes(3_000_000), "{said}");
+    assert_eq!(system.files("cell1"), ["one.zip"]);
+    let said = cadaver("delete one.zip\n").expect("installed");
+    assert!(system.files("cell1").is_empty(), "{said}");
+    std::fs::write(home.join(".netrc"), "machine localhost\nlogin anybody\npassword wrong\n").unwrap();
+    cadaver("put one.zip\n").expect("installed");
+    assert!(system.files("cell1").is_empty(), "a wrong password opens nothing");
 }
