@@ -101,7 +101,7 @@ impl<S: CellSource + Clone> Attempts<S> {
         let mut running: JoinHandle<_> = tokio::spawn(task.in_current_span());
         let joined = tokio::select! {
             joined = &mut running => joined,
-            () = control.wait() => match timeout(limits::STOP_GRACE, &mut running).await {
+            () = control.wait() => match timeout(grace(control), &mut running).await {
                 Ok(joined) => joined,
                 Err(_) => {
                     running.abort();
@@ -307,6 +307,16 @@ async fn give_back(
             end(connection, claim, JobState::Failed, error.unwrap_or(&unknown)).await
         }
         Requeued::Lost => Ok(Settled::Lost),
+    }
+}
+
+/// How long an attempt that must stop may take for it.
+fn grace(control: &Control) -> Duration {
+    match control.stopped() {
+        Some(StopReason::Cancelled) => limits::CANCEL_GRACE,
+        Some(StopReason::Lost | StopReason::Deadline | StopReason::Stalled | StopReason::Shutdown) | None => {
+            limits::STOP_GRACE
+        }
     }
 }
 

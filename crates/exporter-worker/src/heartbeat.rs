@@ -23,8 +23,18 @@ pub async fn keep(url: SecretString, settings: JobSettings, fence: Fence, contro
     let mut movement = (control.movement(), Instant::now());
     let mut tick = interval(settings.heartbeat);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(limits::CANCEL_LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
+        tokio::select! {
+            // A beat that is due goes first.
+            biased;
+            _ = tick.tick() => {}
+            _ = look.tick() => {
+                look_for_cancellation(&mut connection, &fence, &control).await;
+                continue;
+            }
+        }
         if control.movement() != movement.0 {
             movement = (control.movement(), Instant::now());
         }
@@ -52,6 +62,16 @@ pub async fn keep(url: SecretString, settings: JobSettings, fence: Fence, contro
             }
         }
         heard = Instant::now();
+    }
+}
+
+/// Looks on the connection of the last beat. What goes wrong is left to the next beat to find.
+async fn look_for_cancellation(connection: &mut Option<PgConnection>, fence: &Fence, control: &Control) {
+    let Some(looking) = connection.as_mut() else { return };
+    match timeout(limits::STATEMENT_TIMEOUT, jobs::cancel_requested(looking, fence)).await {
+        Ok(Ok(true)) => control.stop(StopReason::Cancelled),
+        Ok(Ok(false)) => {}
+        Ok(Err(_)) | Err(_) => *connection = None,
     }
 }
 

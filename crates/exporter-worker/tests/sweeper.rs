@@ -11,7 +11,7 @@ use model::cell::CellId;
 use model::job::Amount;
 use model::snapshot_name::SnapshotName;
 use model::store::MIGRATOR;
-use model::store::jobs::{self, FinishedBlob, NewJob};
+use model::store::jobs::{self, Admission, FinishedBlob, NewJob};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -33,7 +33,8 @@ async fn what_a_row_names_stays_and_the_rest_goes_when_it_is_old(pool: PgPool) {
         let insert = "INSERT INTO cell (id, name, document) VALUES ($1, $1, '{}')";
         sqlx::query(insert).bind(cell).execute(&mut *connection).await.unwrap();
         let (cell, name) = (CellId::parse(cell).unwrap(), SnapshotName::parse("n").unwrap());
-        let job = NewJob { id: Uuid::new_v4(), cell, name, deadline: hour, max_strikes: 4 };
+        let job =
+            NewJob { id: Uuid::new_v4(), cell, name, deadline: hour, max_strikes: 4, admission: Admission::default() };
         jobs::accept(&mut connection, &job).await.unwrap();
         claimed.push(jobs::claim(&mut connection, Some(job.id), "me", hour).await.unwrap().unwrap().fence);
     }

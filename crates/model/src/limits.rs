@@ -9,6 +9,8 @@ use std::time::Duration;
 pub const LEASE: Duration = Duration::from_secs(60);
 /// How often a worker renews its lease and reports progress.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often a worker looks whether its job was cancelled.
+pub const CANCEL_LOOK: Duration = Duration::from_millis(500);
 /// How often an idle slot looks for work by itself, so that a silent broker costs latency only.
 pub const POLL: Duration = Duration::from_secs(5);
 /// How often each process looks for leases that ran out.
@@ -41,8 +43,10 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(600);
 pub const DISK_FULL_PAUSE: Duration = Duration::from_secs(60);
 /// How long a worker may go on with a running export after SIGTERM.
 pub const DRAIN: Duration = Duration::from_secs(25);
-/// How long a cancelled attempt may take to stop its threads.
+/// How long an attempt that must stop may take to stop its threads.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
+/// The same when a user waits for it: what is left of it ends behind the row's back, and is swept.
+pub const CANCEL_GRACE: Duration = Duration::from_millis(500);
 
 /// A control statement of a worker, or any statement of the api, is cut off by the server after this.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,6 +103,13 @@ pub const DISK_RESERVE: u64 = 1 << 30;
 /// How much is written between two looks at the free space, and between two flushes to disk.
 pub const FLUSH_BYTES: u64 = 64 << 20;
 
+/// How often a service looks at what it depends on, for its internal port.
+pub const LOOK: Duration = Duration::from_secs(1);
+/// One such look.
+pub const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Open connections to an internal port.
+pub const INTERNAL_CONNECTIONS: usize = 64;
+
 /// Threads that answer requests.
 pub const HTTP_THREADS: usize = 2;
 /// Open connections of one of them.
@@ -110,6 +121,10 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A client that is asked to close its connection.
 pub const DISCONNECT: Duration = Duration::from_secs(5);
 
+/// Jobs that may wait, of all cells together.
+pub const JOBS_QUEUED: i64 = 10_000;
+/// Active jobs of all cells of one owner.
+pub const JOBS_OF_OWNER: i64 = 1000;
 /// Roles of one account that are looked at.
 pub const ROLES: i64 = 1000;
 /// How long the api goes by what it has read of a cell's ACL, accounts and roles.
@@ -141,7 +156,7 @@ pub const KEY_SET_FETCH: Duration = Duration::from_secs(5);
 /// A key set is read again after this.
 pub const KEY_SET_FRESH: Duration = Duration::from_secs(600);
 /// Pause between two readings of a key set that could not be had, or that lacked a key.
-pub const KEY_SET_PAUSE: Duration = Duration::from_secs(30);
+pub const KEY_SET_PAUSE: Duration = Duration::from_secs(10);
 /// A key set that cannot be had again is used for so long.
 pub const KEY_SET_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How far the clock of an OpenID Connect issuer may be off.

@@ -8,11 +8,14 @@
 //! | `UNIT_SCHEME`, `UNIT_FQDN`, `UNIT_PORT`, `PATH_BASED_CELL_URL` | [`UnitSettings`] | `https`, required, none, `false` |
 //! | `SNAPSHOT_DIR`, `DISK_RESERVE_BYTES` | [`AreaSettings`] | required, 1 GiB |
 //! | `JOB_LEASE_SECS`, `JOB_HEARTBEAT_SECS`, `JOB_POLL_SECS`, `JOB_REAP_SECS`, `JOB_STALL_SECS`, `JOB_DEADLINE_SECS`, `JOB_MAX_STRIKES` | [`JobSettings`] | 60, 10, 5, 10, 600, 86400, 4 |
+//! | `JOBS_QUEUED_MAX`, `JOBS_PER_OWNER_MAX` | [`JobSettings`] | 10000, 1000 |
+//! | `INTERNAL_LISTEN` | [`InternalSettings`] | none |
 //! | `LOG_FORMAT`, `RUST_LOG` | [`LogSettings`] | `json`, `info` |
 //!
 //! Any variable `X` can be given as `X_FILE` instead: the path of a file whose first line is the value.
 //! This module is the only reader of the environment; secrets are kept in types that do not print.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -222,6 +225,10 @@ pub struct JobSettings {
     pub deadline: Duration,
     /// Strikes at which a job fails for good.
     pub max_strikes: i32,
+    /// See [`limits::JOBS_QUEUED`].
+    pub max_queued: i64,
+    /// See [`limits::JOBS_OF_OWNER`].
+    pub max_per_owner: i64,
 }
 
 impl JobSettings {
@@ -235,6 +242,8 @@ impl JobSettings {
             stall: variables.seconds("JOB_STALL_SECS", limits::STALL)?,
             deadline: variables.seconds("JOB_DEADLINE_SECS", limits::DEADLINE)?,
             max_strikes: variables.parsed("JOB_MAX_STRIKES", "a number from 1 to 1000", 4)?,
+            max_queued: variables.parsed("JOBS_QUEUED_MAX", "a number of jobs", limits::JOBS_QUEUED)?,
+            max_per_owner: variables.parsed("JOBS_PER_OWNER_MAX", "a number of jobs", limits::JOBS_OF_OWNER)?,
         };
         if settings.heartbeat * 2 > settings.lease {
             return Err(SettingsError::Invalid("JOB_LEASE_SECS", "at least twice JOB_HEARTBEAT_SECS"));
@@ -242,7 +251,27 @@ impl JobSettings {
         if !(1..=1000).contains(&settings.max_strikes) {
             return Err(SettingsError::Invalid("JOB_MAX_STRIKES", "a number from 1 to 1000"));
         }
+        for (name, number) in [("JOBS_QUEUED_MAX", settings.max_queued), ("JOBS_PER_OWNER_MAX", settings.max_per_owner)]
+        {
+            if !(1..=1_000_000).contains(&number) {
+                return Err(SettingsError::Invalid(name, "a number from 1 to 1000000"));
+            }
+        }
         Ok(settings)
+    }
+}
+
+/// The internal port.
+#[derive(Debug, Clone)]
+pub struct InternalSettings {
+    /// Where `/healthz` and `/readyz` are answered; nowhere when absent. Port 0 takes any free port.
+    pub listen: Option<SocketAddr>,
+}
+
+impl InternalSettings {
+    /// Reads the section.
+    pub fn read(variables: &Variables) -> Result<Self, SettingsError> {
+        Ok(Self { listen: variables.optional("INTERNAL_LISTEN", "an address with a port")? })
     }
 }
 

@@ -10,7 +10,7 @@ use model::error_code::ErrorCode;
 use model::job::{Amount, JobKind, JobState};
 use model::snapshot_name::{SnapshotFileName, SnapshotName};
 use model::store::cells::{self, Deleting, NewCell};
-use model::store::jobs::{self, AcceptError, Cancelling, Fence, NewContents, NewJob, Work};
+use model::store::jobs::{self, AcceptError, Admission, Cancelling, Fence, NewContents, NewJob, Work};
 use model::store::snapshots::{self, ChangeError, Conditions, Retention, Uploaded};
 use model::store::{MIGRATOR, generations};
 use sqlx::{PgConnection, PgPool};
@@ -32,7 +32,14 @@ fn zip(text: &str) -> SnapshotFileName {
 }
 
 fn order(text: &str) -> NewJob {
-    NewJob { id: Uuid::new_v4(), cell: cell(), name: name(text), deadline: HOUR, max_strikes: 4 }
+    NewJob {
+        id: Uuid::new_v4(),
+        cell: cell(),
+        name: name(text),
+        deadline: HOUR,
+        max_strikes: 4,
+        admission: Admission::default(),
+    }
 }
 
 fn uploaded(key: &str, size: u64) -> Uploaded {

@@ -9,7 +9,9 @@ use model::cell::CellId;
 use model::error_code::{ErrorBody, ErrorCode};
 use model::job::{Amount, JobState, Progress, Reaping};
 use model::snapshot_name::{SnapshotFileName, SnapshotName};
-use model::store::jobs::{self, AcceptError, Beat, Cancelling, Claim, Fence, FinishedBlob, NewJob, Requeued};
+use model::store::jobs::{
+    self, AcceptError, Admission, Beat, Cancelling, Claim, Fence, FinishedBlob, NewJob, Requeued,
+};
 use model::store::snapshots::{self, Content};
 use model::store::{MIGRATOR, StoreError};
 use sqlx::{PgConnection, PgPool};
@@ -45,7 +47,14 @@ async fn new_job(connection: &mut PgConnection, cell: CellId, text: &str) -> New
         .execute(connection)
         .await
         .expect("a cell");
-    NewJob { id: Uuid::new_v4(), cell, name: name(text), deadline: HOUR, max_strikes: 4 }
+    NewJob {
+        id: Uuid::new_v4(),
+        cell,
+        name: name(text),
+        deadline: HOUR,
+        max_strikes: 4,
+        admission: Admission::default(),
+    }
 }
 
 async fn accept(pool: &PgPool, text: &str) -> Result<Uuid, AcceptError> {

@@ -7,7 +7,7 @@ use model::error_code::ErrorCode;
 use model::job::JobKind;
 use model::snapshot_name::SnapshotName;
 use model::store::StoreError;
-use model::store::jobs::{self, AcceptError, NewJob};
+use model::store::jobs::{self, AcceptError, Admission, NewJob};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -53,6 +53,7 @@ pub(super) async fn place(
         name: name.clone(),
         deadline: state.jobs.deadline,
         max_strikes: state.jobs.max_strikes,
+        admission: Admission { queued: state.jobs.max_queued, of_owner: state.jobs.max_per_owner },
     };
     let id = job.id;
     let accepting = database::ask(&state.pool, async move |connection: &mut PgConnection| {
@@ -102,6 +103,8 @@ fn refusal(error: AcceptError, kind: JobKind, job: &NewJob) -> ApiError {
         AcceptError::SourceChanged => ErrorCode::CellInUse.into(),
         AcceptError::NameTaken => ApiError::with(ErrorCode::FileExists, &[&format!("{}.zip", job.name)]),
         AcceptError::TooMany => ErrorCode::TooManyChildren.into(),
+        AcceptError::QueueFull => ApiError::for_now(ErrorCode::TooManyRequests, "60"),
+        AcceptError::OwnerBusy => ApiError::for_now(ErrorCode::TooManyRequests, "30"),
         AcceptError::Store(error) => StoreError::into(error),
     }
 }

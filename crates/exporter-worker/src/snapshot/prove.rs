@@ -57,7 +57,7 @@ pub(super) fn prove(part: &Part, mut written: Written, control: &Control) -> Res
             written.totals.documents, written.totals.content, proof.lines
         )));
     }
-    digest(file, control).map_err(io)
+    digest(file, control)
 }
 
 struct Proof<'a> {
@@ -124,12 +124,16 @@ fn is_content(name: &str) -> bool {
     name.starts_with(layout::WEBDAV_DIR) && name.rsplit('/').next() != Some(layout::PMETA)
 }
 
-fn digest(mut file: std::fs::File, control: &Control) -> std::io::Result<Proved> {
-    file.seek(SeekFrom::Start(0))?;
+fn digest(mut file: std::fs::File, control: &Control) -> Result<Proved, Failure> {
+    let io = |e| Failure::io("verify snapshot file", e);
+    file.seek(SeekFrom::Start(0)).map_err(io)?;
     let (mut sha256, mut size) = (Sha256::new(), 0);
     let mut buffer = vec![0; limits::PIECE];
     loop {
-        let n = file.read(&mut buffer)?;
+        if let Some(reason) = control.stopped() {
+            return Err(Failure::stopped(reason));
+        }
+        let n = file.read(&mut buffer).map_err(io)?;
         if n == 0 {
             return Ok(Proved { size, sha256: sha256.finalize().into() });
         }

@@ -36,6 +36,12 @@ pub enum AcceptError {
     /// The cell holds as many snapshots as it may.
     #[error("the cell has too many snapshots")]
     TooMany,
+    /// As many jobs wait as may.
+    #[error("the queue is full")]
+    QueueFull,
+    /// The cell's owner has as many active jobs as an owner may have.
+    #[error("the owner has too many active jobs")]
+    OwnerBusy,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -54,6 +60,23 @@ pub struct NewJob {
     pub deadline: Duration,
     /// Strikes at which it fails for good.
     pub max_strikes: i32,
+    /// How many there may be.
+    pub admission: Admission,
+}
+
+/// How many jobs may be there for one more to be accepted. Requests at the same moment can exceed this by their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// See [`limits::JOBS_QUEUED`].
+    pub queued: i64,
+    /// See [`limits::JOBS_OF_OWNER`].
+    pub of_owner: i64,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self { queued: limits::JOBS_QUEUED, of_owner: limits::JOBS_OF_OWNER }
+    }
 }
 
 /// What proves that an attempt still owns its job: the number and the random token of its claim.
@@ -283,15 +306,48 @@ async fn hold_cell(tx: &mut PgConnection, cell: &CellId) -> Result<(), AcceptErr
     held.map(drop).ok_or(AcceptError::CellGone)
 }
 
+/// Refuses when there are too many jobs already. Counts no further than the limits.
+async fn admit(tx: &mut PgConnection, job: &NewJob) -> Result<(), AcceptError> {
+    let Admission { queued, of_owner } = job.admission;
+    let counted = sqlx::query!(
+        r#"
+        SELECT (SELECT count(*) FROM (SELECT 1 FROM job WHERE state = 'queued' LIMIT $2) q) AS "queued!",
+               (SELECT count(*) FROM (
+                  SELECT 1 FROM job
+                  WHERE owner = (SELECT coalesce(c.owner, c.id) FROM cell c WHERE c.id = $1)
+                    AND state IN ('queued', 'running')
+                  LIMIT $3) o) AS "of_owner!"
+        "#,
+        job.cell.as_str(),
+        queued,
+        of_owner
+    )
+    .fetch_one(tx)
+    .await
+    .map_err(StoreError::doing("count jobs"))?;
+    match (counted.queued >= queued, counted.of_owner >= of_owner) {
+        (true, _) => Err(AcceptError::QueueFull),
+        (false, true) => Err(AcceptError::OwnerBusy),
+        (false, false) => Ok(()),
+    }
+}
+
 async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), AcceptError> {
+    admit(tx, job).await?;
     let source = match work {
         Work::Export => None,
         Work::Import(source) | Work::DryRun(source) => Some(source),
     };
     let inserted = sqlx::query!(
         r#"
-        INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours)
-        VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8)
+        INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours, owner, turn)
+        SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, o.owner,
+               1 + greatest(
+                 (SELECT max(turn) FROM job WHERE owner = o.owner AND state IN ('queued', 'running')),
+                 (SELECT min(turn) FROM job WHERE state = 'queued'),
+                 0)
+        FROM cell c, LATERAL (SELECT coalesce(c.owner, c.id) AS owner) o
+        WHERE c.id = $2
         "#,
         job.id,
         job.cell.as_str(),
@@ -306,7 +362,8 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
     .await
     .map_err(StoreError::doing("insert a job"));
     match inserted {
-        Ok(_) => Ok(()),
+        Ok(done) if done.rows_affected() == 1 => Ok(()),
+        Ok(_) => Err(AcceptError::CellGone),
         Err(error) => Err(match error.constraint() {
             Some("job_one_active_per_cell") => AcceptError::CellBusy,
             _ => AcceptError::Store(error),
@@ -340,7 +397,7 @@ pub async fn due(connection: &mut PgConnection, limit: i64) -> Result<Vec<Uuid>,
     .map_err(StoreError::doing("take due doorbells"))
 }
 
-/// T3: claims one queued job: the one a doorbell named, or any. `owner` must be new for every call.
+/// T3: claims one queued job: the one a doorbell named, or the one whose turn it is. `owner` must be new for every call.
 pub async fn claim(
     connection: &mut PgConnection,
     id: Option<Uuid>,
@@ -358,7 +415,7 @@ pub async fn claim(
           SELECT id FROM job
           WHERE state = 'queued' AND ($1::uuid IS NULL OR id = $1)
             AND available_at <= clock_timestamp() AND deadline_at > clock_timestamp() AND NOT cancel_requested
-          ORDER BY available_at, accepted_at
+          ORDER BY turn, accepted_at
           LIMIT 1
           FOR UPDATE SKIP LOCKED
         ) c
@@ -429,6 +486,24 @@ pub async fn beat(
     .await
     .map_err(StoreError::doing("renew a lease"))?;
     Ok(row.map(|row| Beat { cancel: row.cancel_requested, past_deadline: row.past_deadline }))
+}
+
+/// Tells whether somebody asked to cancel a job that the attempt still owns. A look that costs no write, so that it can
+/// be had more often than a heartbeat.
+pub async fn cancel_requested(connection: &mut PgConnection, fence: &Fence) -> Result<bool, StoreError> {
+    let requested = sqlx::query_scalar!(
+        r#"
+        SELECT cancel_requested FROM job
+        WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
+        "#,
+        fence.job,
+        fence.attempt,
+        fence.owner
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::doing("look for a cancellation"))?;
+    Ok(requested.unwrap_or(false))
 }
 
 /// T5: makes the finished zip visible. `false`: the attempt no longer owns the job, or the job was cancelled;

@@ -157,6 +157,14 @@ pub async fn migrate(url: &SecretString) -> Result<(), Box<dyn std::error::Error
     Ok(())
 }
 
+/// Looks whether the database answers through a pool, for [`crate::internal`].
+#[cfg(feature = "internal")]
+pub async fn look(pool: PgPool) -> crate::internal::State {
+    use crate::internal::State;
+    let Ok(mut connection) = pool.acquire().await else { return State::Away };
+    if ping(&mut connection).await.is_ok() { State::Fine } else { State::Away }
+}
+
 /// Asks the database for a sign of life.
 pub async fn ping(connection: &mut PgConnection) -> Result<(), StoreError> {
     connection.execute("SELECT 1").await.map(|_| ()).map_err(StoreError::doing("ping"))
