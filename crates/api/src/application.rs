@@ -7,7 +7,10 @@ use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
 use anyhow::Context;
 use model::area::SnapshotArea;
+use model::internal::{self, Readiness};
 use model::{doorbell, housekeeping, limits, store};
+use sqlx::PgPool;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::auth::Auth;
@@ -19,6 +22,7 @@ use crate::state::State;
 pub struct Application {
     server: Server,
     port: u16,
+    readiness: Readiness,
 }
 
 impl Application {
@@ -36,6 +40,12 @@ impl Application {
         let ring = |ringer: doorbell::Ringer| move |job| ringer.ring(job);
         tokio::spawn(housekeeping::relay(pool.clone(), ring(ringer.clone())));
         tokio::spawn(housekeeping::reap(pool.clone(), settings.jobs.clone(), ring(ringer.clone())));
+        let readiness = Readiness::default();
+        if let Some(listen) = settings.internal.listen {
+            watch(&readiness, &pool, &area, &ringer);
+            let port = internal::serve(listen, readiness.clone()).context("INTERNAL_LISTEN")?;
+            tracing::info!(port, "the internal port is open");
+        }
         let auth = Auth::new(settings.auth, &pool);
         let state = web::Data::new(State {
             pool,
@@ -59,9 +69,10 @@ impl Application {
                 .client_request_timeout(limits::REQUEST_HEAD)
                 .client_disconnect_timeout(limits::DISCONNECT)
                 .shutdown_timeout(limits::DRAIN.as_secs())
+                .disable_signals()
                 .listen(listener)?
                 .run();
-        Ok(Self { server, port })
+        Ok(Self { server, port, readiness })
     }
 
     /// The port that was opened.
@@ -69,8 +80,38 @@ impl Application {
         self.port
     }
 
-    /// Serves until the process is asked to end (SIGTERM, SIGINT).
+    /// Serves until the process is asked to end (SIGTERM, SIGINT): then what was begun is finished, for a while. A second
+    /// signal ends it at once.
+    ///
+    /// # Errors
+    /// When the server fails, or signals cannot be listened for.
     pub async fn run_until_stopped(self) -> std::io::Result<()> {
-        self.server.await
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (handle, readiness) = (self.server.handle(), self.readiness);
+        let ending = actix_web::rt::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            readiness.drain();
+            tracing::info!("api ends, no new requests");
+            tokio::select! {
+                () = handle.stop(true) => {}
+                _ = terminate.recv() => std::process::exit(1),
+                _ = interrupt.recv() => std::process::exit(1),
+            }
+        });
+        let served = self.server.await;
+        ending.abort();
+        served
     }
+}
+
+/// What the service depends on. Exports are accepted without the broker: workers poll.
+fn watch(readiness: &Readiness, pool: &PgPool, area: &SnapshotArea, ringer: &doorbell::Ringer) {
+    let (pool, area, ringer) = (pool.clone(), area.clone(), ringer.clone());
+    readiness.watch("database", true, move || store::look(pool.clone()));
+    readiness.watch("snapshots", true, internal::space(move || area.free()));
+    readiness.watch("broker", false, move || internal::connection(ringer.is_connected()));
 }

@@ -26,7 +26,8 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use model::limits;
 use model::settings::{
-    AreaSettings, BrokerSettings, DatabaseSettings, JobSettings, LogSettings, SettingsError, UnitSettings, Variables,
+    AreaSettings, BrokerSettings, DatabaseSettings, InternalSettings, JobSettings, LogSettings, SettingsError,
+    UnitSettings, Variables,
 };
 use secrecy::SecretString;
 
@@ -47,6 +48,8 @@ pub struct ApiSettings {
     pub jobs: JobSettings,
     /// The log.
     pub log: LogSettings,
+    /// The internal port.
+    pub internal: InternalSettings,
     /// Credentials.
     pub auth: AuthSettings,
     /// The service's own section.
@@ -101,6 +104,7 @@ impl ApiSettings {
             area: AreaSettings::read(variables)?,
             jobs: JobSettings::read(variables)?,
             log: LogSettings::read(variables)?,
+            internal: InternalSettings::read(variables)?,
             auth: auth(variables)?,
             http: HttpSettings {
                 listen: listen(variables)?,

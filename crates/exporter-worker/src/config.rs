@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use model::limits;
 use model::settings::{
-    AreaSettings, BrokerSettings, DatabaseSettings, JobSettings, LogSettings, SettingsError, UnitSettings, Variables,
+    AreaSettings, BrokerSettings, DatabaseSettings, InternalSettings, JobSettings, LogSettings, SettingsError,
+    UnitSettings, Variables,
 };
 use model::store::snapshots::Retention;
 
@@ -33,6 +34,8 @@ pub struct WorkerSettings {
     pub jobs: JobSettings,
     /// The log.
     pub log: LogSettings,
+    /// The internal port.
+    pub internal: InternalSettings,
     /// Where contents and temporary files lie, and how much is done at once.
     pub work: WorkSettings,
 }
@@ -70,6 +73,7 @@ impl WorkerSettings {
             area: AreaSettings::read(variables)?,
             jobs: JobSettings::read(variables)?,
             log: LogSettings::read(variables)?,
+            internal: InternalSettings::read(variables)?,
             work: WorkSettings {
                 blob_dir: variables.required("BLOB_DIR")?.into(),
                 scratch_dir: scratch_dir(variables)?,

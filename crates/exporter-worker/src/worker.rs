@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use model::area::{BlobStore, SnapshotArea};
 use model::doorbell::{self, Ringer};
+use model::internal::{self, Readiness};
 use model::store;
 use model::{housekeeping, limits};
 use secrecy::SecretString;
@@ -28,6 +29,7 @@ pub struct Worker {
     ringer: Ringer,
     attempts: Attempts<PostgresSource>,
     blobs: BlobStore,
+    readiness: Readiness,
 }
 
 impl Worker {
@@ -44,8 +46,8 @@ impl Worker {
         let scratch = &settings.work.scratch_dir;
         std::fs::create_dir_all(scratch).with_context(|| format!("SCRATCH_DIR {}", scratch.display()))?;
         let database: SecretString = settings.database.url.clone();
-        // One connection per slot for claiming, and two for housekeeping and chores.
-        let pool = store::pool(&database, "cell-export worker", settings.work.slots as u32 + 2)?;
+        // One connection per slot for claiming, and three for housekeeping, chores and looks.
+        let pool = store::pool(&database, "cell-export worker", settings.work.slots as u32 + 3)?;
         let (ringer, _) = doorbell::start(settings.broker.clone(), "exporter-worker");
         let attempts = Attempts {
             source: PostgresSource::new(database.clone(), blobs.clone(), scratch.clone()),
@@ -57,7 +59,23 @@ impl Worker {
             jobs: settings.jobs.clone(),
             drain: settings.work.drain,
         };
-        Ok(Self { settings, pool, ringer, attempts, blobs })
+        let worker = Self { settings, pool, ringer, attempts, blobs, readiness: Readiness::default() };
+        if let Some(listen) = worker.settings.internal.listen {
+            worker.watch();
+            let port = internal::serve(listen, worker.readiness.clone()).context("INTERNAL_LISTEN")?;
+            tracing::info!(port, "the internal port is open");
+        }
+        Ok(worker)
+    }
+
+    /// What the worker depends on. It polls when there is no broker.
+    fn watch(&self) {
+        let (pool, area, blobs, ringer) =
+            (self.pool.clone(), self.attempts.area.clone(), self.blobs.clone(), self.ringer.clone());
+        self.readiness.watch("database", true, move || store::look(pool.clone()));
+        self.readiness.watch("snapshots", true, internal::space(move || area.free()));
+        self.readiness.watch("blobs", true, internal::space(move || blobs.free()));
+        self.readiness.watch("broker", false, move || internal::connection(ringer.is_connected()));
     }
 
     /// Works until `shutdown`; then finishes or gives back what is running.
@@ -90,6 +108,7 @@ impl Worker {
         }
         tracing::info!(slots = self.settings.work.slots, "worker runs");
         shutdown.cancelled().await;
+        self.readiness.drain();
         tracing::info!("worker ends, no new jobs");
         chores_running.shutdown().await;
         while slots.join_next().await.is_some() {}

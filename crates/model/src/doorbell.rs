@@ -3,6 +3,8 @@
 //! A doorbell is a hint. Nothing waits for it and nothing is lost with it: the job row is the outbox, and the relay
 //! (see [`crate::housekeeping`]) rings again until somebody claims the job.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use lapin::message::BasicReturnMessage;
@@ -20,14 +22,22 @@ use crate::topology::{ROUTING_KEY, Topology};
 
 /// Rings for jobs. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Ringer(mpsc::Sender<Uuid>);
+pub struct Ringer {
+    jobs: mpsc::Sender<Uuid>,
+    connected: Arc<AtomicBool>,
+}
 
 impl Ringer {
     /// Asks for a doorbell and returns at once. When too many wait already this one is dropped: the relay rings again.
     pub fn ring(&self, job: Uuid) {
-        if self.0.try_send(job).is_err() {
+        if self.jobs.try_send(job).is_err() {
             tracing::debug!(job.id = %job, "too many doorbells wait, leaving this one to the relay");
         }
+    }
+
+    /// Tells whether there is a connection to the broker now.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Relaxed)
     }
 }
 
@@ -35,11 +45,18 @@ impl Ringer {
 /// connections whole, acknowledgements included). The task ends when all ringers are gone.
 pub fn start(settings: BrokerSettings, service: &'static str) -> (Ringer, tokio::task::JoinHandle<()>) {
     let (sender, receiver) = mpsc::channel(limits::DOORBELL_BACKLOG);
-    (Ringer(sender), tokio::spawn(supervise(settings, service, receiver)))
+    let ringer = Ringer { jobs: sender, connected: Arc::default() };
+    let connected = Arc::clone(&ringer.connected);
+    (ringer, tokio::spawn(supervise(settings, service, receiver, connected)))
 }
 
 /// Connects for ever, with growing pauses. lapin's own recovery is off: it gives up, and it hides what was lost.
-async fn supervise(settings: BrokerSettings, service: &'static str, mut jobs: mpsc::Receiver<Uuid>) {
+async fn supervise(
+    settings: BrokerSettings,
+    service: &'static str,
+    mut jobs: mpsc::Receiver<Uuid>,
+    connected: Arc<AtomicBool>,
+) {
     let topology = Topology::new(&settings.prefix);
     let mut pause = Pause::new();
     let mut failing = false;
@@ -48,7 +65,10 @@ async fn supervise(settings: BrokerSettings, service: &'static str, mut jobs: mp
             Ok((connection, channel)) => {
                 tracing::info!(recovered = failing, "connected to the broker for publishing");
                 pause.reset();
-                match publish_all(&connection, &channel, &topology, &mut jobs).await {
+                connected.store(true, Relaxed);
+                let published = publish_all(&connection, &channel, &topology, &mut jobs).await;
+                connected.store(false, Relaxed);
+                match published {
                     Ok(()) => return,
                     Err(error) => tracing::warn!(error = %Chain(&error), "lost the broker connection for publishing"),
                 }

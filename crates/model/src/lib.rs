@@ -2,8 +2,9 @@
 //!
 //! If changing a thing on one side only would break the other side, it belongs here; otherwise it does not.
 //! The core (names, states, codes, formats) compiles without any I/O; what talks to PostgreSQL, RabbitMQ and
-//! the storage sits behind the features `postgres`, `amqp` and `area`. Nothing here speaks HTTP or reads the
-//! documents and files of a cell.
+//! the storage sits behind the features `postgres`, `amqp` and `area`, the port for probes behind `internal`. Nothing
+//! here answers users, and nothing reads the documents and files of a cell, the accounts, roles and ACLs that decide
+//! who may do what aside.
 
 pub mod cell;
 pub mod error_chain;
@@ -22,6 +23,8 @@ pub mod area;
 pub mod doorbell;
 #[cfg(feature = "postgres")]
 pub mod housekeeping;
+#[cfg(feature = "internal")]
+pub mod internal;
 #[cfg(feature = "area")]
 pub mod snapshot_file;
 #[cfg(feature = "postgres")]
