@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::auth::Auth;
 use crate::config::ApiSettings;
 use crate::front;
+use crate::slow_reader;
 use crate::state::State;
 
 /// The service, ready to run.
@@ -55,6 +56,7 @@ impl Application {
             jobs: settings.jobs,
             auth,
             uploads: settings.http.uploads,
+            download_window: settings.http.download_window,
             uploading: Arc::new(Semaphore::new(limits::UPLOADS)),
             inspecting: Arc::new(Semaphore::new(limits::INSPECTIONS)),
             now: chrono::Utc::now,
@@ -70,6 +72,7 @@ impl Application {
                 .client_disconnect_timeout(limits::DISCONNECT)
                 .shutdown_timeout(limits::DRAIN.as_secs())
                 .disable_signals()
+                .on_connect(slow_reader::remember)
                 .listen(listener)?
                 .run();
         Ok(Self { server, port, readiness })

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `API_LISTEN` | address and port to listen on | `127.0.0.1:8080` |
 //! | `API_POOL` | database connections | 20 |
+//! | `DOWNLOAD_WINDOW_SECS` | over each such time a download must have been taken at 16 KiB per second | 120 |
 //! | `MASTER_TOKEN` | the unit master token; unset or empty: nobody has it | none |
 //! | `UNIT_SECRET16` | the unit's `security.secret16`, the key of its tokens and cookies; unset: none is accepted | none |
 //! | `LEGACY_TOKENS` | accept tokens in the forms before version 1.7.21 of the unit's core | `false` |
@@ -65,6 +66,8 @@ pub struct HttpSettings {
     pub pool: u32,
     /// What uploads may cost.
     pub uploads: UploadSettings,
+    /// See [`limits::DOWNLOAD_WINDOW`].
+    pub download_window: Duration,
 }
 
 /// What uploads may cost.
@@ -110,6 +113,7 @@ impl ApiSettings {
                 listen: listen(variables)?,
                 pool: variables.parsed("API_POOL", "a number of connections", 20)?,
                 uploads: UploadSettings::read(variables)?,
+                download_window: seconds(variables, "DOWNLOAD_WINDOW_SECS", limits::DOWNLOAD_WINDOW)?,
             },
         })
     }

@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::handlers::{cells, delete, download, export, import, propfind, status, upload};
 use crate::routes::{self, Action, Target, UnitAction};
 use crate::state::State;
-use crate::{database, unread};
+use crate::{database, slow_reader, unread};
 
 /// Answers a request.
 pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload: Payload) -> HttpResponse {
@@ -28,7 +28,8 @@ pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload
     cors::finish(&mut response, &incoming.headers);
     let _span = span.entered();
     tracing::info!(status = response.status().as_u16(), "answered");
-    unread::keep(payload, response)
+    let line = request.conn_data::<slow_reader::Line>();
+    slow_reader::watch(unread::keep(payload, response), line, state.download_window)
 }
 
 async fn process(state: &State, request: &Incoming, payload: &mut Payload) -> Result<HttpResponse, ApiError> {

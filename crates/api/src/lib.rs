@@ -20,6 +20,7 @@ mod handlers;
 mod odata;
 mod ranges;
 mod routes;
+mod slow_reader;
 mod state;
 pub mod telemetry;
 mod unread;

@@ -1,6 +1,7 @@
 //! What every request needs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use model::area::SnapshotArea;
@@ -21,6 +22,8 @@ pub(crate) struct State {
     pub(crate) jobs: JobSettings,
     pub(crate) auth: Auth,
     pub(crate) uploads: UploadSettings,
+    /// See [`model::limits::DOWNLOAD_WINDOW`].
+    pub(crate) download_window: Duration,
     /// A permit for each upload.
     pub(crate) uploading: Arc<Semaphore>,
     /// A permit for each look at a snapshot file.

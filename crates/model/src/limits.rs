@@ -174,6 +174,13 @@ pub const UPLOAD_TOTAL: Duration = Duration::from_secs(6 * 3600);
 pub const UPLOAD_WINDOW: Duration = Duration::from_secs(30);
 /// 64 KiB per second.
 pub const UPLOAD_WINDOW_BYTES: u64 = 30 * (64 << 10);
+/// Over each such window a download must be taken at [`DOWNLOAD_RATE`]. Long, since the kernel takes some mebibytes at
+/// once on behalf of a slow client.
+pub const DOWNLOAD_WINDOW: Duration = Duration::from_secs(120);
+/// Bytes per second.
+pub const DOWNLOAD_RATE: u64 = 16 << 10;
+/// Answers up to this length fit into the kernel's buffers and cost nothing while a client does not take them.
+pub const DOWNLOAD_UNWATCHED: u64 = 64 << 10;
 /// Uploads of one api process at once.
 pub const UPLOADS: usize = 64;
 /// Looks at snapshot files before an import, at once in one api process.
