@@ -84,8 +84,8 @@ async fn supervise(settings: BrokerSettings, slot: usize, mut idle: watch::Recei
     loop {
         let listening = async {
             let connection = doorbell::connect(&settings, &format!("exporter-worker slot {slot}")).await?;
+            topology.ensure(&connection).await?;
             let channel = connection.create_channel().await?;
-            topology.declare(&channel).await?;
             channel.basic_qos(1, BasicQosOptions::default()).await?;
             tracing::info!(slot, recovered = failing, "listening for doorbells");
             pause.reset();

@@ -60,8 +60,10 @@ async fn supervise(
     let topology = Topology::new(&settings.prefix);
     let mut pause = Pause::new();
     let mut failing = false;
+    // A message that came back: the queues are there, and not bound.
+    let mut heal = false;
     loop {
-        match open(&settings, service, &topology).await {
+        match open(&settings, service, &topology, std::mem::take(&mut heal)).await {
             Ok((connection, channel)) => {
                 tracing::info!(recovered = failing, "connected to the broker for publishing");
                 pause.reset();
@@ -70,7 +72,10 @@ async fn supervise(
                 connected.store(false, Relaxed);
                 match published {
                     Ok(()) => return,
-                    Err(error) => tracing::warn!(error = %Chain(&error), "lost the broker connection for publishing"),
+                    Err(error) => {
+                        heal = matches!(error, BrokerError::Returned(_));
+                        tracing::warn!(error = %Chain(&error), "lost the broker connection for publishing");
+                    }
                 }
             }
             Err(error) if failing => tracing::debug!(error = %Chain(&error), "broker still unreachable"),
@@ -150,10 +155,15 @@ async fn open(
     settings: &BrokerSettings,
     service: &str,
     topology: &Topology,
+    heal: bool,
 ) -> Result<(Connection, Channel), BrokerError> {
     let connection = connect(settings, &format!("{service} publisher")).await?;
+    if heal {
+        topology.declare(&connection).await?;
+    } else {
+        topology.ensure(&connection).await?;
+    }
     let channel = connection.create_channel().await?;
-    topology.declare(&channel).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok((connection, channel))
 }

@@ -5,8 +5,9 @@
 //! broker: arguments of a queue cannot be changed, and declaring it with others closes the channel.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, ExchangeKind};
+use lapin::{Channel, Connection, ExchangeKind};
 
 /// Routing key of doorbells.
 pub const ROUTING_KEY: &str = "jobs";
@@ -35,8 +36,37 @@ impl Topology {
         }
     }
 
-    /// Declares everything. Harmless when it is there already, and heals a broker that was wiped.
-    pub async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+    /// Makes sure that everything is there. What the service's user may not make has to be there already; a broker that
+    /// was wiped is healed by whoever may.
+    pub async fn ensure(&self, connection: &Connection) -> lapin::Result<()> {
+        // Looking takes no right. What is missing closes the channel that looked.
+        let channel = connection.create_channel().await?;
+        match self.look(&channel).await {
+            Ok(()) => {
+                let _ = channel.close(200, "looked".into()).await;
+                Ok(())
+            }
+            Err(error) if is_not_found(&error) => self.declare(connection).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn look(&self, channel: &Channel) -> lapin::Result<()> {
+        let none = FieldTable::default;
+        let exchange = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        for (name, kind) in [(&self.exchange, ExchangeKind::Direct), (&self.dead_exchange, ExchangeKind::Fanout)] {
+            channel.exchange_declare(name.as_str().into(), kind, exchange, none()).await?;
+        }
+        let queue = QueueDeclareOptions { passive: true, ..Default::default() };
+        for name in [&self.jobs, &self.dead] {
+            channel.queue_declare(name.as_str().into(), queue, none()).await?;
+        }
+        Ok(())
+    }
+
+    /// Declares everything. Harmless when it is there already.
+    pub async fn declare(&self, connection: &Connection) -> lapin::Result<()> {
+        let channel = connection.create_channel().await?;
         let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
         let none = FieldTable::default;
         for (name, kind) in [(&self.exchange, ExchangeKind::Direct), (&self.dead_exchange, ExchangeKind::Fanout)] {
@@ -55,6 +85,11 @@ impl Topology {
         channel
             .queue_bind(self.dead.as_str().into(), self.dead_exchange.as_str().into(), "".into(), bind, none())
             .await?;
-        Ok(())
+        channel.close(200, "declared".into()).await
     }
+}
+
+fn is_not_found(error: &lapin::Error) -> bool {
+    let lapin::ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    error.get_id() == AMQPSoftError::NOTFOUND.get_id()
 }

@@ -19,7 +19,7 @@ impl Broker {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a broker");
         let channel = connection.create_channel().await.expect("a channel");
         let topology = Topology::new(prefix);
-        topology.declare(&channel).await.expect("exchanges and queues");
+        topology.declare(&connection).await.expect("exchanges and queues");
         Self { connection, channel, topology }
     }
 

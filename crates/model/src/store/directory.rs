@@ -1,5 +1,8 @@
 //! The directory of a cell: what decides who may do everything with it. Accounts, their roles, and the metadata of the
 //! cell's root with its access control list; read-only, and found by index.
+//!
+//! The statements are functions of the database (`migrations/0006_roles.sql`): the api may call them, and may read
+//! nothing else of what cells hold.
 
 use secrecy::SecretString;
 use sqlx::PgConnection;
@@ -41,14 +44,11 @@ pub struct Role {
 
 /// Reads the `.pmeta` of the cell's root: its times, status, ACL and properties.
 pub async fn root_pmeta(connection: &mut PgConnection, cell: &CellId) -> Result<Option<String>, StoreError> {
-    sqlx::query_scalar!(
-        "SELECT pmeta FROM node WHERE generation = (SELECT generation FROM cell WHERE id = $1) AND path = ''",
-        cell.as_str()
-    )
-    .fetch_optional(connection)
-    .await
-    .map(Option::flatten)
-    .map_err(StoreError::doing("read the root of a cell"))
+    sqlx::query_scalar!("SELECT directory_root($1)", cell.as_str())
+        .fetch_optional(connection)
+        .await
+        .map(Option::flatten)
+        .map_err(StoreError::doing("read the root of a cell"))
 }
 
 /// Finds the roles with these ids. Roles that do not exist, and roles of a box that does not exist, are left out.
@@ -56,24 +56,11 @@ pub async fn roles(connection: &mut PgConnection, cell: &CellId, ids: &[String])
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = sqlx::query!(
-        r#"
-        SELECT r.id AS "id!",
-               document_text(r.body, '{_source,s,Name}') AS name,
-               document_text(r.body, '{_source,l,Box}') AS box_id,
-               document_text(b.body, '{_source,s,Name}') AS box_name
-        FROM cell
-        JOIN document r ON r.generation = cell.generation AND r.type = 'Role' AND r.id = ANY ($2)
-        LEFT JOIN document b
-          ON b.generation = r.generation AND b.type = 'Box' AND b.id = document_text(r.body, '{_source,l,Box}')
-        WHERE cell.id = $1
-        "#,
-        cell.as_str(),
-        ids
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(StoreError::doing("find roles"))?;
+    let rows =
+        sqlx::query!(r#"SELECT id AS "id!", name, box_id, box_name FROM directory_roles($1, $2)"#, cell.as_str(), ids)
+            .fetch_all(connection)
+            .await
+            .map_err(StoreError::doing("find roles"))?;
     let role = |row: (String, Option<String>, Option<String>, Option<String>)| match row {
         (id, Some(name), None, _) => Some(Role { id, name, box_name: None }),
         (id, Some(name), Some(_), Some(box_name)) => Some(Role { id, name, box_name: Some(box_name) }),
@@ -86,28 +73,7 @@ pub async fn roles(connection: &mut PgConnection, cell: &CellId, ids: &[String])
 pub async fn account(connection: &mut PgConnection, cell: &CellId, name: &str) -> Result<Option<Account>, StoreError> {
     sqlx::query_as!(
         Account,
-        r#"
-        SELECT document_text(a.body, '{_source,s,Status}') AS status,
-               ARRAY (
-                 SELECT document_text(l.body, '{_source,k2}')
-                 FROM document l
-                 WHERE l.generation = a.generation AND l.type = 'link'
-                   AND strpos(l.body, '"Account"') > 0 AND strpos(l.body, '"Role"') > 0
-                   AND left(document_text(l.body, '{_source,k1}'), 200) = left(a.id, 200)
-                   AND document_text(l.body, '{_source,k1}') = a.id
-                   AND document_text(l.body, '{_source,t1}') = 'Account'
-                   AND document_text(l.body, '{_source,t2}') = 'Role'
-                   AND document_text(l.body, '{_source,k2}') IS NOT NULL
-                 LIMIT $3
-               ) AS "roles!"
-        FROM cell
-        JOIN document a ON a.generation = cell.generation AND a.type = 'Account'
-         AND left(document_text(a.body, '{_source,s,Name}'), 200) = left($2, 200)
-         AND document_text(a.body, '{_source,s,Name}') = $2
-        WHERE cell.id = $1
-        ORDER BY a.id
-        LIMIT 1
-        "#,
+        r#"SELECT status, roles AS "roles!" FROM directory_account($1, $2, $3)"#,
         cell.as_str(),
         name,
         limits::ROLES
@@ -123,24 +89,9 @@ pub async fn password(
     cell: &CellId,
     name: &str,
 ) -> Result<Option<Password>, StoreError> {
-    let row = sqlx::query!(
-        r#"
-        SELECT document_text(a.body, '{_source,s,Status}') AS status,
-               document_text(a.body, '{_source,h,HashAlgorithm}') AS algorithm,
-               document_text(a.body, '{_source,h,HashedCredential}') AS hash
-        FROM cell
-        JOIN document a ON a.generation = cell.generation AND a.type = 'Account'
-         AND left(document_text(a.body, '{_source,s,Name}'), 200) = left($2, 200)
-         AND document_text(a.body, '{_source,s,Name}') = $2
-        WHERE cell.id = $1
-        ORDER BY a.id
-        LIMIT 1
-        "#,
-        cell.as_str(),
-        name
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(StoreError::doing("find a password"))?;
+    let row = sqlx::query!("SELECT status, algorithm, hash FROM directory_password($1, $2)", cell.as_str(), name)
+        .fetch_optional(connection)
+        .await
+        .map_err(StoreError::doing("find a password"))?;
     Ok(row.map(|row| Password { status: row.status, algorithm: row.algorithm, hash: row.hash.map(Into::into) }))
 }
