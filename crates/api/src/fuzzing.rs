@@ -1,4 +1,4 @@
-//! For the fuzz targets: what reads a request's body and header, and what must hold whatever it reads.
+//! For the fuzz targets: what reads a request's body and headers, and what must hold whatever it reads.
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::test::TestRequest;
@@ -6,6 +6,7 @@ use actix_web::{FromRequest, web};
 use chrono::{DateTime, Utc};
 use model::limits;
 
+use crate::auth;
 use crate::common::incoming::Incoming;
 use crate::ranges::{self, Wanted};
 use crate::webdav::propfind;
@@ -27,6 +28,16 @@ pub fn range(header: &[u8], size: u64) {
     };
     assert!(ranges.iter().all(|range| range.start < range.end && range.end <= size), "{ranges:?} of {size}");
     assert!(ranges.iter().map(|range| range.end - range.start).sum::<u64>() <= size, "{ranges:?} of {size}");
+}
+
+/// Reads the credentials of a request: two header fields, each alone, and the query.
+///
+/// # Panics
+/// When somebody is taken for the unit master, or a token for one of another cell or of another unit.
+pub fn credentials(authorization: &[u8], cookie: &[u8], query: &[u8]) {
+    auth::fuzzing::request(authorization, cookie, &String::from_utf8_lossy(query));
+    let text = String::from_utf8_lossy(authorization);
+    auth::fuzzing::token(text.strip_prefix("Bearer ").unwrap_or(&text));
 }
 
 /// Reads the body of a PROPFIND; says whether it was taken.

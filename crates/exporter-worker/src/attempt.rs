@@ -6,6 +6,7 @@ use std::time::Duration;
 use model::area::{SnapshotArea, SnapshotKey};
 use model::error_chain::Chain;
 use model::error_code::{ErrorBody, ErrorCode};
+use model::failpoint;
 use model::job::{Amount, JobState, backoff};
 use model::limits;
 use model::settings::JobSettings;
@@ -72,6 +73,7 @@ impl<S: CellSource + Clone> Attempts<S> {
         );
         let drain = tokio::spawn(drain(shutdown, self.drain, control.clone()));
         let outcome = self.work(&claim, token, &control).await;
+        failpoint::reached("worker.before_settling");
         drain.abort();
         let settled = self.settle(&claim, &outcome).await;
         beats.abort();
@@ -134,9 +136,11 @@ impl<S: CellSource + Clone> Attempts<S> {
             let mut connection = store::connect(&self.database, "cell-export import").await.map_err(Failure::store)?;
             generations::begin(&mut connection, Some(&claim.fence)).await.map_err(Failure::store)?
         };
+        failpoint::reached("import.begun");
         // Whatever goes wrong from here on, the generation is garbage as soon as the attempt is over.
         let filled = import::fill(&self.places, import, &generation, control).await;
         let filled = filled.map_err(|error| Failure::import(error, control))?;
+        failpoint::reached("import.staged");
         let result = serde_json::to_string(&import::Report::of(&filled));
         let result = result.map_err(|error| Failure::internal(error.to_string()))?;
         Ok(Done::Imported { contents: filled.contents, result, amount: filled.summary.amount() })

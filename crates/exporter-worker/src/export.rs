@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bytes::{Bytes, BytesMut};
 use model::area::{Pieces, SnapshotArea, SnapshotKey, next_piece};
 use model::cell::CellId;
+use model::failpoint;
 use model::job::Amount;
 use model::layout::{self, DocumentType, Manifest};
 use model::limits;
@@ -44,6 +45,7 @@ pub async fn export<S: CellSource>(
         return Err(Failure::disk_full());
     }
     let view = source.open(&order.cell).await?;
+    failpoint::reached("export.view_opened");
     control.set_total(view.summary().total());
     let (pieces, finished) = snapshot::start(area.clone(), order.scratch.clone(), order.key.clone(), control.clone())?;
     let feeding = async {
@@ -87,6 +89,7 @@ impl Feeder<'_> {
         self.documents(&mut view, &summary, modified).await?;
         // From here on nothing holds the database: contents are write-once.
         let tree = view.seal().await?;
+        failpoint::reached("export.view_closed");
         self.tree(source, tree).await?;
         let content = Amount { documents: 0, files: summary.files, bytes: summary.file_bytes };
         self.send(Piece::End(Totals { documents: summary.documents, content })).await

@@ -14,6 +14,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use model::doorbell::{self, BrokerError, Pause};
 use model::error_chain::Chain;
+use model::failpoint;
 use model::limits;
 use model::message::Doorbell;
 use model::settings::BrokerSettings;
@@ -145,11 +146,13 @@ async fn hand_over(delivery: Delivery, rings: &mpsc::Sender<Ring>) -> Result<(),
         delivery.reject(BasicRejectOptions { requeue: false }).await?;
         return Ok(());
     };
+    failpoint::reached("worker.after_delivery");
     let (looked, waiting) = oneshot::channel();
     let looked_at =
         rings.send(Ring { job: bell.job, looked }).await.is_ok() && matches!(timeout(LOOK, waiting).await, Ok(Ok(())));
     if looked_at {
         delivery.ack(BasicAckOptions::default()).await?;
+        failpoint::reached("worker.after_ack");
     } else {
         delivery.nack(BasicNackOptions { requeue: true, ..Default::default() }).await?;
     }

@@ -4,6 +4,7 @@
 //! of latency and nothing else.
 
 use model::error_chain::Chain;
+use model::failpoint;
 use model::store::{StoreError, jobs};
 use sqlx::PgPool;
 use tokio::time::sleep;
@@ -73,6 +74,9 @@ impl<S: CellSource + Clone> Slot<S> {
         match claiming.await {
             Ok(claim) => {
                 *healthy = true;
+                if claim.is_some() {
+                    failpoint::reached("worker.after_claim");
+                }
                 claim.map(|claim| (claim, token))
             }
             Err(error) => {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use model::area::{BlobStore, SnapshotArea, SnapshotKey};
 use model::error_chain::Chain;
+use model::failpoint;
 use model::limits;
 use model::store::{StoreError, jobs};
 use sqlx::PgPool;
@@ -48,6 +49,7 @@ pub async fn sweep(
                 && jobs::blob_is_garbage(&mut connection, key.job, key.attempt, &key.text()).await?
             {
                 std::fs::remove_file(&file)?;
+                failpoint::reached("sweeper.unlinked");
                 removed += 1;
             }
         }

@@ -19,6 +19,7 @@ use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
+use crate::failpoint;
 use crate::limits;
 
 /// Key of a snapshot file: unique to one attempt or one upload, so that nothing else can ever write it.
@@ -158,15 +159,18 @@ impl Part {
     /// success for pages that the kernel has dropped.
     pub fn publish(mut self) -> io::Result<()> {
         let file = self.file.take().ok_or_else(|| io::Error::other("the part file is closed"))?;
+        failpoint::reached("area.before_fsync");
         if let Err(error) = file.sync_all() {
             let _ = std::fs::remove_file(&self.part);
             return Err(error);
         }
         drop(file);
+        failpoint::reached("area.before_rename");
         if let Err(error) = std::fs::rename(&self.part, &self.finished) {
             let _ = std::fs::remove_file(&self.part);
             return Err(error);
         }
+        failpoint::reached("area.after_rename");
         let directory = self.finished.parent().ok_or_else(|| io::Error::other("a key without directory"))?;
         sync_directory(directory)?;
         // The job's directory may be new: its own name must last as well.

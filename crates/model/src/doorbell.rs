@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::error_chain::Chain;
+use crate::failpoint;
 use crate::limits;
 use crate::message::Doorbell;
 use crate::settings::BrokerSettings;
@@ -127,12 +128,14 @@ async fn publish(channel: &Channel, topology: &Topology, job: Uuid) -> Result<()
         .with_content_type("application/json".into())
         .with_message_id(job.to_string().into());
     let body = Doorbell::for_job(job).encode();
+    failpoint::reached("doorbell.before_publish");
     let sending = async {
         let exchange = topology.exchange.as_str().into();
         channel.basic_publish(exchange, ROUTING_KEY.into(), options, &body, properties).await?.await
     };
     // A publish that timed out may still arrive: unknown, and harmless.
     let confirmation = tokio::time::timeout(limits::PUBLISH, sending).await.map_err(|_| BrokerError::Timeout)??;
+    failpoint::reached("doorbell.after_publish");
     match confirmation {
         Confirmation::Ack(None) => {
             tracing::debug!(job.id = %job, "rang");

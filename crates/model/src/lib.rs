@@ -9,6 +9,7 @@
 pub mod cell;
 pub mod error_chain;
 pub mod error_code;
+pub mod failpoint;
 pub mod job;
 pub mod layout;
 pub mod limits;

@@ -50,7 +50,10 @@ async fn each_role_may_do_what_it_needs_and_no_more(pool: PgPool) {
     let privileges = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
     for (role, expected) in [
         (API, ["S I . D .", ". . . . .", ". I . . .", ". . . . .", "S I U . .", "S I U D .", "S I U D .", ". . . . ."]),
-        (READER, ["S . . . .", "S . . . .", "S . . . .", "S . . . .", ". . . . .", ". . . . .", ". . . . .", ". . . . ."]),
+        (
+            READER,
+            ["S . . . .", "S . . . .", "S . . . .", "S . . . .", ". . . . .", ". . . . .", ". . . . .", ". . . . ."],
+        ),
         (
             WORKER,
             ["S I U . .", "S I U D T", "S I U D T", "S I U D T", "S I U D .", "S . U . .", "S . U D .", ". . . . ."],

@@ -1,6 +1,8 @@
 //! Direct access to the broker: forged messages, and tidying up.
 
-use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use model::topology::{ROUTING_KEY, Topology};
@@ -37,6 +39,20 @@ impl Broker {
         let queue = self.topology.jobs.as_str().into();
         let queue = self.channel.queue_declare(queue, options, FieldTable::default()).await.expect("the queue");
         (queue.message_count(), queue.consumer_count())
+    }
+
+    /// Takes everything out of the job queue.
+    pub async fn purge(&self) {
+        let options = QueuePurgeOptions::default();
+        self.channel.queue_purge(self.topology.jobs.as_str().into(), options).await.expect("the queue is purged");
+    }
+
+    /// Messages that were rejected.
+    pub async fn rejected(&self) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = self.topology.dead.as_str().into();
+        let queue = self.channel.queue_declare(queue, options, FieldTable::default()).await.expect("the queue");
+        queue.message_count()
     }
 
     /// Removes the queues and exchanges of the installation.

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::secrets;
+
 /// An answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -89,7 +91,8 @@ pub fn begin(
     Ok(stream)
 }
 
-/// Reads the answer to a request: as long as it says it is, or to the end of the connection.
+/// Reads the answer to a request: as long as it says it is, or to the end of the connection. Fails when a secret stands
+/// in it.
 pub fn finish(mut stream: TcpStream, method: &str) -> std::io::Result<Answer> {
     let (mut raw, mut piece) = (Vec::new(), [0; 16 << 10]);
     while !is_whole(&raw, method) {
@@ -100,7 +103,9 @@ pub fn finish(mut stream: TcpStream, method: &str) -> std::io::Result<Answer> {
             Err(_) => break,
         }
     }
-    parse(&raw, method).ok_or_else(|| std::io::Error::other(format!("no HTTP answer: {raw:?}")))
+    let answer = parse(&raw, method).ok_or_else(|| std::io::Error::other(format!("no HTTP answer: {raw:?}")))?;
+    secrets::search_answer(&answer, method);
+    Ok(answer)
 }
 
 /// Tells whether an answer has the length it announced.

@@ -1,9 +1,12 @@
 //! Processes of a test: started with exactly the given environment, ended with the test.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::secrets;
 
 /// The directory of the binaries: beside the test's own.
 pub fn binary(name: &str) -> PathBuf {
@@ -24,8 +27,22 @@ pub struct Process {
 impl Process {
     /// Starts a binary; its output goes to a file.
     pub fn start(name: &str, arguments: &[&str], environment: &[(String, String)], log: PathBuf) -> Self {
+        Self::start_under(&[], name, arguments, environment, log)
+    }
+
+    /// Starts a binary under another program, given with its arguments; under none when there is none.
+    pub fn start_under(
+        under: &[&str],
+        name: &str,
+        arguments: &[&str],
+        environment: &[(String, String)],
+        log: PathBuf,
+    ) -> Self {
         let output = File::create(&log).expect("a log file");
-        let child = Command::new(binary(name))
+        let mut words: Vec<OsString> = under.iter().map(OsString::from).collect();
+        words.push(binary(name).into());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(arguments)
             .env_clear()
             .envs(environment.iter().cloned())
@@ -51,6 +68,11 @@ impl Process {
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status();
         assert!(status.expect("kill runs").success(), "kill -s {signal}");
+    }
+
+    /// Tells whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_some()
     }
 
     /// Waits for its end; its exit code, if it ended by itself.
@@ -81,13 +103,20 @@ impl Drop for Process {
     }
 }
 
-/// Runs a binary to its end.
+/// Runs a binary to its end. Fails when a secret stands in what it says.
 pub fn run(name: &str, arguments: &[&str], environment: &[(String, String)]) -> Output {
-    Command::new(binary(name))
+    let output = Command::new(binary(name))
         .args(arguments)
         .env_clear()
         .envs(environment.iter().cloned())
         .stdin(Stdio::null())
         .output()
-        .expect("the process runs")
+        .expect("the process runs");
+    let what = format!("what `{name} {}` says", arguments.first().unwrap_or(&""));
+    secrets::search(&what, &output.stderr);
+    // The one command that is there to print a token.
+    if !arguments.starts_with(&["token", "mint"]) {
+        secrets::search(&what, &output.stdout);
+    }
+    output
 }

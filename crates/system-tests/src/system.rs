@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use model::settings::Variables;
@@ -15,9 +16,13 @@ use crate::broker::Broker;
 use crate::http::{self, Answer};
 use crate::process::{self, Process};
 use crate::proxy::Proxy;
+use crate::secrets;
 
-/// The master token of every test installation.
-pub const TOKEN: &str = "test-master-token";
+/// The master token of every test installation. Like the other secrets it is a text that nothing else contains: when an
+/// installation ends, everything that was written is searched for them.
+pub const TOKEN: &str = "marker-master-token-x7Qd";
+/// The unit's secret of every test installation, unless a test gives another one.
+pub const SECRET16: &str = "MarkerSecret16x7";
 
 /// What a test may want to be different.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +33,8 @@ pub struct Options {
     pub database_proxy: bool,
     /// Put a proxy before the broker.
     pub broker_proxy: bool,
+    /// Variables with the URLs of other servers than those that the environment names.
+    pub servers: Vec<(String, String)>,
 }
 
 /// The installation. Everything in it ends and is removed with it.
@@ -40,7 +47,10 @@ pub struct System {
     pub broker_proxy: Option<Proxy>,
     api: Option<Process>,
     workers: usize,
+    services: AtomicUsize,
     environment: Vec<(String, String)>,
+    /// What a service logs in with, by the service's prefix.
+    users: Vec<(&'static str, (String, String))>,
     database: String,
     server: String,
     amqp_url: String,
@@ -58,7 +68,10 @@ impl System {
 
     /// Starts an installation without workers, with options.
     pub fn start_with(options: Options) -> Self {
-        let required = |name| Variables::environment().required(name).expect("tests need real servers");
+        let given = |name: &str| options.servers.iter().find(|(n, _)| n == name).map(|(_, url)| url.clone());
+        let required = |name| {
+            given(name).or_else(|| Variables::environment().required(name).ok()).expect("tests need real servers")
+        };
         let (server, amqp_url) = (required("DATABASE_URL"), required("AMQP_URL"));
         let runtime = Runtime::new().expect("a runtime");
         let id = uuid::Uuid::new_v4().simple().to_string();
@@ -96,6 +109,8 @@ impl System {
             ("UNIT_PORT", address.port().to_string()),
             ("PATH_BASED_CELL_URL", "true".to_owned()),
             ("MASTER_TOKEN", TOKEN.to_owned()),
+            ("UNIT_SECRET16", SECRET16.to_owned()),
+            ("UNIT_PASSWORD_SALT", "marker-password-salt-x7Qd".to_owned()),
             // The protocol's proportions, twenty times as fast.
             ("JOB_LEASE_SECS", "3".to_owned()),
             ("JOB_HEARTBEAT_SECS", "0.3".to_owned()),
@@ -105,17 +120,32 @@ impl System {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
+        // Each service as its own user, where the servers have one.
+        let mut users = Vec::new();
+        for (service, setting) in ["API_", "WORKER_"].into_iter().flat_map(|s| [(s, "DATABASE_URL"), (s, "AMQP_URL")]) {
+            let name = format!("{service}{setting}");
+            let Some(url) = given(&name).or_else(|| std::env::var(name).ok()) else { continue };
+            let url = match setting {
+                "DATABASE_URL" => through(&with_database(&url, &database), &database_proxy),
+                _ => through(&url, &broker_proxy),
+            };
+            users.push((service, (setting.to_owned(), url)));
+        }
         for (name, value) in options.settings {
             environment.retain(|(n, _)| n != name);
             environment.push((name.to_owned(), value));
         }
+        secrets::remember_settings(&environment);
+        secrets::remember_settings(&users.iter().map(|(_, url)| url.clone()).collect::<Vec<_>>());
         let mut system = Self {
             address,
             database_proxy,
             broker_proxy,
             api: None,
             workers: 0,
+            services: AtomicUsize::new(0),
             environment,
+            users,
             database,
             server,
             amqp_url,
@@ -130,13 +160,28 @@ impl System {
 
     fn start_api(&mut self) {
         let log = self.directory.path().join("api.log");
-        self.api = Some(Process::start("api", &["serve"], &self.environment, log));
+        self.api = Some(Process::start("api", &["serve"], &self.environment_of("API_"), log));
         self.eventually("the api answers", || http::request(self.address, "OPTIONS", "/", &[], None).is_ok());
+    }
+
+    /// The settings of a service, with the users that it has of its own.
+    fn environment_of(&self, service: &str) -> Vec<(String, String)> {
+        let mut environment = self.environment.clone();
+        for (_, (name, url)) in self.users.iter().filter(|(of, _)| *of == service) {
+            environment.retain(|(n, _)| n != name);
+            environment.push((name.clone(), url.clone()));
+        }
+        environment
     }
 
     /// The running api.
     pub fn api(&self) -> &Process {
         self.api.as_ref().expect("started with the system")
+    }
+
+    /// Waits for the end of an api that was asked to end; its exit code.
+    pub fn wait_for_api(&mut self, longest: Duration) -> Option<i32> {
+        self.api.as_mut().expect("started with the system").wait(longest)
     }
 
     /// Starts a worker.
@@ -148,7 +193,7 @@ impl System {
     pub fn worker_with(&mut self, settings: &[(&str, &str)]) -> Process {
         self.workers += 1;
         let log = self.directory.path().join(format!("worker{}.log", self.workers));
-        let mut environment = self.environment.clone();
+        let mut environment = self.environment_of("WORKER_");
         for (name, value) in settings {
             environment.retain(|(n, _)| n != name);
             environment.push((name.to_string(), value.to_string()));
@@ -156,7 +201,52 @@ impl System {
         Process::start("exporter-worker", &["run"], &environment, log)
     }
 
-    /// A directory for the test's own files.
+    /// Starts a service, `api` or `exporter-worker`, with other settings; under another program if one is given, by its
+    /// whole path and with its arguments.
+    pub fn service(&self, name: &str, settings: &[(&str, &str)], under: &[&str]) -> Process {
+        let number = self.services.fetch_add(1, Relaxed) + 1;
+        let log = self.directory.path().join(format!("{name}-{number}.log"));
+        let (prefix, command) = if name == "api" { ("API_", "serve") } else { ("WORKER_", "run") };
+        let mut environment = self.environment_of(prefix);
+        for (name, value) in settings {
+            environment.retain(|(n, _)| n != name);
+            environment.push((name.to_string(), value.to_string()));
+        }
+        Process::start_under(under, name, &[command], &environment, log)
+    }
+
+    /// The settings of a service (`API_` or `WORKER_`), with the users that it logs in as.
+    pub fn service_environment(&self, service: &str) -> Vec<(String, String)> {
+        self.environment_of(service)
+    }
+
+    /// Takes the api away; [`Self::service`] starts another in its place.
+    pub fn take_api(&mut self) -> Process {
+        self.api.take().expect("started with the system")
+    }
+
+    /// First part of the names of its queues.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The URL that a service got in a setting.
+    pub fn url(&self, service: &str, setting: &str) -> String {
+        let of_service = self.environment_of(service).into_iter().find(|(name, _)| name == setting);
+        of_service.expect("a setting of the service").1
+    }
+
+    /// The same URL, by way of another proxy.
+    pub fn url_through(&self, proxy: &Proxy, service: &str, setting: &str) -> String {
+        with_authority(&self.url(service, setting), proxy.address())
+    }
+
+    /// A proxy before the server of a URL.
+    pub fn proxy_before(url: &str) -> Proxy {
+        Proxy::start(authority(url))
+    }
+
+    /// A directory for the test's own files. What is called `*.log` there is searched for secrets in the end.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -171,7 +261,7 @@ impl System {
         self.directory.path().join("blobs/blobs")
     }
 
-    /// The settings the processes got.
+    /// The settings the processes got, with the users that may do everything in place of the services' own.
     pub fn environment(&self) -> &[(String, String)] {
         &self.environment
     }
@@ -189,7 +279,7 @@ impl System {
     pub fn load(&self, cell: &str, file: &Path, arguments: &[&str]) -> Output {
         let path = file.display().to_string();
         let arguments = [&["load", "--cell", cell], arguments, &[path.as_str()]].concat();
-        process::run("exporter-worker", &arguments, &self.environment)
+        process::run("exporter-worker", &arguments, &self.environment_of("WORKER_"))
     }
 
     /// Makes and loads a sample cell.
@@ -322,20 +412,48 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+impl System {
+    /// What the services wrote into the database beside the contents of cells.
+    fn rows(&self) -> String {
+        ["job", "snapshot_entry", "generation"].map(|table| self.value(&rows_of(table))).join("\n")
+    }
+
+    /// What the services write their logs to.
+    pub fn logs(&self) -> impl Iterator<Item = PathBuf> {
+        let entries = std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log"))
+    }
+
+    /// Searches everything that the services wrote, answers aside: those are searched when they come.
+    fn search(&self, rows: &str) {
+        for log in self.logs() {
+            secrets::search(&log.display().to_string(), &std::fs::read(&log).expect("a log that can be read"));
+        }
+        secrets::search("the database", rows.as_bytes());
+        for directory in ["area", "scratch"] {
+            secrets::search_files(&self.directory.path().join(directory));
+        }
+    }
+}
+
+fn rows_of(table: &str) -> String {
+    format!(r"SELECT string_agg(t::text, E'\n') FROM {table} t")
+}
+
 impl Drop for System {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        let failed = std::thread::panicking();
+        if failed {
             // What the processes said is half of what a failed test tells.
-            for entry in std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten() {
-                if entry.path().extension().is_some_and(|e| e == "log") {
-                    let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-                    let tail: Vec<_> = text.lines().rev().take(30).collect();
-                    eprintln!("--- {}", entry.path().display());
-                    tail.into_iter().rev().for_each(|l| eprintln!("{l}"));
-                }
+            for log in self.logs() {
+                let text = std::fs::read_to_string(&log).unwrap_or_default();
+                let tail: Vec<_> = text.lines().rev().take(30).collect();
+                eprintln!("--- {}", log.display());
+                tail.into_iter().rev().for_each(|l| eprintln!("{l}"));
             }
         }
         drop(self.api.take());
+        let rows = if failed { String::new() } else { self.rows() };
         self.runtime.block_on(async {
             Broker::connect(&self.amqp_url, &self.prefix).await.remove().await;
             self.pool.close().await;
@@ -344,10 +462,14 @@ impl Drop for System {
                 let _ = connection.execute(sqlx::AssertSqlSafe(drop)).await;
             }
         });
+        if !failed {
+            self.search(&rows);
+        }
     }
 }
 
-fn free_address() -> SocketAddr {
+/// An address that nobody listens on.
+pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port")
 }
 

@@ -10,6 +10,8 @@
 mod cipher;
 mod credentials;
 mod directory;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod key_set;
 mod passwords;
 mod token;

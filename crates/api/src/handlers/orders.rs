@@ -4,6 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header::LOCATION;
 use model::cell::CellId;
 use model::error_code::ErrorCode;
+use model::failpoint;
 use model::job::JobKind;
 use model::snapshot_name::SnapshotName;
 use model::store::StoreError;
@@ -73,9 +74,11 @@ pub(super) async fn place(
         }
     });
     accepting.await?;
+    failpoint::reached("api.after_commit");
     let what = kind.noun();
     tracing::info!(job.id = %id, cell.name = %root.cell.name, snapshot.name = %name, "{what} accepted");
     state.ringer.ring(id);
+    failpoint::reached("api.before_answer");
     Ok(HttpResponse::Accepted().insert_header((LOCATION, format!("{}{}", root.url, resource(kind)))).finish())
 }
 

@@ -34,6 +34,7 @@ use std::panic::resume_unwind;
 use model::area::BlobStore;
 use model::cell::CellId;
 use model::error_chain::Chain;
+use model::failpoint;
 use model::job::Amount;
 use model::layout::DocumentType;
 use model::limits;
@@ -193,6 +194,7 @@ async fn write(connection: &mut PgConnection, generation: Option<&str>, batch: B
     copy.send(batch.stream).await.map_err(|e| refused(StoreError::doing("store rows")(e)))?;
     copy.finish().await.map_err(|e| refused(StoreError::doing("store rows")(e)))?;
     tx.commit().await.map_err(StoreError::doing("commit rows"))?;
+    failpoint::reached("import.batch_stored");
     Ok(())
 }
 

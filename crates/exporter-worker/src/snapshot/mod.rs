@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use model::area::{Part, SnapshotArea, SnapshotKey};
+use model::failpoint;
 use model::job::Amount;
 use model::layout::DocumentType;
 use model::limits;
@@ -104,10 +105,14 @@ fn make(
     pieces: mpsc::Receiver<Piece>,
     control: &Control,
 ) -> Result<FinishedBlob, Failure> {
+    failpoint::reached("export.part_made");
     let written = writer::write(area, scratch, &part, pieces, control)?;
+    failpoint::reached("export.zip_finished");
     utf8_flag::set(&part)?;
     let proved = prove::prove(&part, written, control)?;
+    failpoint::reached("export.proved");
     part.publish().map_err(|e| Failure::io("sync failed", e))?;
+    failpoint::reached("export.durable");
     let contents = control.progress().done;
     Ok(FinishedBlob { key: key.text(), size: proved.size, sha256: proved.sha256, contents })
 }

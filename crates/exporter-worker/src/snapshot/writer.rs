@@ -5,6 +5,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Datelike, Timelike};
 use model::area::{Part, SnapshotArea};
+use model::failpoint;
 use model::job::Amount;
 use model::layout;
 use model::limits;
@@ -64,7 +65,10 @@ pub(super) fn write(
                 });
             }
             Some(piece) => match writer.piece(piece) {
-                Ok(amount) => control.wrote(amount),
+                Ok(amount) => {
+                    control.wrote(amount);
+                    failpoint::reached("export.piece_written");
+                }
                 Err(failure) => break Err(failure),
             },
         }

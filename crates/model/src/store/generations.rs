@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::jobs::Fence;
+use crate::failpoint;
 use crate::limits;
 
 /// Registers a new generation that an attempt, or a load when there is none, is about to fill.
@@ -78,6 +79,7 @@ pub async fn discard<R: Future<Output = ()>>(
         return Ok(());
     }
     remove_documents(connection, generation).await?;
+    failpoint::reached("discard.documents_gone");
     remove_nodes(connection, generation).await?;
     let mut after = Uuid::nil();
     loop {

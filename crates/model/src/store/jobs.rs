@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::cell::CellId;
 use crate::error_code::{ErrorBody, ErrorCode};
+use crate::failpoint;
 use crate::job::{Amount, JobKind, JobState, Progress, Reaping};
 use crate::limits;
 use crate::snapshot_name::SnapshotName;
@@ -255,6 +256,7 @@ pub async fn accept(connection: &mut PgConnection, job: &NewJob) -> Result<(), A
     if super::snapshots::count(&mut tx, &job.cell).await? > limits::SNAPSHOTS_PER_CELL {
         return Err(AcceptError::TooMany);
     }
+    failpoint::reached("job.before_accepting");
     tx.commit().await.map_err(StoreError::doing("commit an accepted job"))?;
     Ok(())
 }
@@ -553,7 +555,9 @@ pub async fn succeed(connection: &mut PgConnection, fence: &Fence, blob: &Finish
         // Dropping the transaction rolls the job back too.
         return Err(StoreError::Corrupt { table: "snapshot_entry", column: "job_id", row: fence.job.to_string() });
     }
+    failpoint::reached("job.before_success");
     tx.commit().await.map_err(StoreError::doing("commit a finished job"))?;
+    failpoint::reached("job.after_success");
     Ok(true)
 }
 
@@ -575,7 +579,9 @@ pub async fn succeed_import(
         // Dropping the transaction rolls the job back too. A cell with an active job is not deleted.
         return Err(StoreError::Corrupt { table: "cell", column: "generation", row: cell.to_string() });
     }
+    failpoint::reached("job.before_import");
     tx.commit().await.map_err(StoreError::doing("commit a finished import"))?;
+    failpoint::reached("job.after_import");
     Ok(true)
 }
 
@@ -647,7 +653,9 @@ pub async fn fail(
     if kind(&name, fence.job)? == JobKind::Export {
         show_error(&mut tx, fence.job, &error).await?;
     }
+    failpoint::reached("job.before_failure");
     tx.commit().await.map_err(StoreError::doing("commit a failed job"))?;
+    failpoint::reached("job.after_failure");
     Ok(true)
 }
 
@@ -681,6 +689,7 @@ pub async fn requeue(
     .execute(&mut *connection)
     .await
     .map_err(StoreError::doing("requeue a job"))?;
+    failpoint::reached("job.after_requeue");
     if queued.rows_affected() == 1 {
         return Ok(Requeued::Queued);
     }
@@ -791,6 +800,9 @@ pub async fn reap(connection: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid
             }
         }
         reaped.push((row.id, what));
+    }
+    if !reaped.is_empty() {
+        failpoint::reached("reaper.before_commit");
     }
     tx.commit().await.map_err(StoreError::doing("commit a reaping"))?;
     Ok(reaped)
