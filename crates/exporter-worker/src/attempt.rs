@@ -310,6 +310,7 @@ async fn give_back(
             let unknown = ErrorCode::Unknown.body();
             end(connection, claim, JobState::Failed, error.unwrap_or(&unknown)).await
         }
+        Requeued::Cancelled => end(connection, claim, JobState::Cancelled, &cancelled(claim)).await,
         Requeued::Lost => Ok(Settled::Lost),
     }
 }

@@ -77,7 +77,8 @@ async fn a_snapshot_outlives_a_commit_without_an_answer(pool: PgPool) {
     assert_eq!(view.state, JobState::Succeeded, "{view:?}");
     let tries: i64 = sqlx::query_scalar("SELECT last_value FROM tries").fetch_one(&mut *c).await.unwrap();
     assert_eq!(tries, 2, "the first try was cut off");
-    let (size, sha256): (i64, Vec<u8>) = sqlx::query_as("SELECT blob_size, blob_sha256 FROM job").fetch_one(c).await.unwrap();
+    let (size, sha256): (i64, Vec<u8>) =
+        sqlx::query_as("SELECT blob_size, blob_sha256 FROM job").fetch_one(c).await.unwrap();
     let mut bytes = Vec::new();
     area.open_file(&view.blob_key.unwrap()).unwrap().read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len() as i64, size);

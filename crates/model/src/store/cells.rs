@@ -169,6 +169,16 @@ pub async fn delete(connection: &mut PgConnection, name: &CellName) -> Result<De
     Ok(Deleting::Deleted)
 }
 
+/// Takes a cell before its contents are replaced. Whoever accepts a job takes the cell first, too: no two of them wait for
+/// each other, and none waits behind a row of the other.
+pub(super) async fn take(tx: &mut PgConnection, cell: &CellId) -> Result<(), StoreError> {
+    sqlx::query!("SELECT id FROM cell WHERE id = $1 FOR UPDATE", cell.as_str())
+        .fetch_optional(tx)
+        .await
+        .map(drop)
+        .map_err(StoreError::doing("take a cell"))
+}
+
 /// Makes a cell name other contents, and retires those it named. `false`: there is no such cell, or the contents were
 /// given up.
 pub(super) async fn replace_contents(

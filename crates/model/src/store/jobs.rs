@@ -177,6 +177,8 @@ pub enum Requeued {
     Queued,
     /// The budget is used up; the job must fail.
     OutOfStrikes,
+    /// Somebody asked for it to be cancelled; the job must end so.
+    Cancelled,
     /// The attempt no longer owned the job.
     Lost,
 }
@@ -299,9 +301,10 @@ pub async fn accept_import(
     Ok(())
 }
 
-/// Keeps a cell from being deleted until the transaction ends.
+/// Keeps a cell from being deleted until the transaction ends, and others from accepting jobs for it: they would wait for
+/// each other's rows.
 async fn hold_cell(tx: &mut PgConnection, cell: &CellId) -> Result<(), AcceptError> {
-    let held = sqlx::query_scalar!("SELECT id FROM cell WHERE id = $1 FOR KEY SHARE", cell.as_str())
+    let held = sqlx::query_scalar!("SELECT id FROM cell WHERE id = $1 FOR NO KEY UPDATE", cell.as_str())
         .fetch_optional(tx)
         .await
         .map_err(StoreError::doing("hold a cell"))?;
@@ -572,6 +575,7 @@ pub async fn succeed_import(
     done: Amount,
 ) -> Result<bool, StoreError> {
     let mut tx = connection.begin().await.map_err(StoreError::doing("begin to finish an import"))?;
+    super::cells::take(&mut tx, cell).await?;
     if !succeed_with_result(&mut tx, fence, result, done).await? {
         return Ok(false);
     }
@@ -659,7 +663,7 @@ pub async fn fail(
     Ok(true)
 }
 
-/// T7: gives a running job back. `strike` says whether the attempt counts against the budget: a failure does, a
+/// T7: gives a running job back, unless it is to be cancelled: nobody would claim it again. `strike` says whether the attempt counts against the budget: a failure does, a
 /// shutdown or a full disk does not. `failure` is what the job fails with when nothing better comes.
 pub async fn requeue(
     connection: &mut PgConnection,
@@ -677,7 +681,7 @@ pub async fn requeue(
             dispatch_at = clock_timestamp() + make_interval(secs => $5), dispatches = 0,
             last_failure = coalesce($6, last_failure)
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
-          AND ($4 = 0 OR strikes + $4 < max_strikes)
+          AND ($4 = 0 OR strikes + $4 < max_strikes) AND NOT cancel_requested
         "#,
         fence.job,
         fence.attempt,
@@ -693,19 +697,23 @@ pub async fn requeue(
     if queued.rows_affected() == 1 {
         return Ok(Requeued::Queued);
     }
-    let owned = sqlx::query_scalar!(
+    let cancel_requested = sqlx::query_scalar!(
         r#"
-        SELECT count(*) AS "count!" FROM job
+        SELECT cancel_requested FROM job
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
         "#,
         fence.job,
         fence.attempt,
         fence.owner
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await
     .map_err(StoreError::doing("look at a job"))?;
-    Ok(if owned == 1 { Requeued::OutOfStrikes } else { Requeued::Lost })
+    Ok(match cancel_requested {
+        None => Requeued::Lost,
+        Some(true) => Requeued::Cancelled,
+        Some(false) => Requeued::OutOfStrikes,
+    })
 }
 
 /// T8: cancels a job of a cell. A queued one at once, a running one through its worker.

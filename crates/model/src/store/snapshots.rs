@@ -337,25 +337,43 @@ pub struct Retention {
 
 /// Removes the rows of files that are too old or too many, except those an active job works with. Returns how many.
 pub async fn expire(connection: &mut PgConnection, keep: Retention) -> Result<u64, StoreError> {
-    let done = sqlx::query!(
+    let mut tx = connection.begin().await.map_err(StoreError::doing("begin to remove old snapshots"))?;
+    // Locked first: an import that is being accepted holds its entry, and is seen by the next statement only if that one
+    // begins after it. Whoever is at an entry now keeps it until the next time.
+    let old = sqlx::query!(
         r#"
         WITH ranked AS (
           SELECT cell_id, base_name, modified_at,
                  row_number() OVER (PARTITION BY cell_id ORDER BY modified_at DESC, base_name) AS place
           FROM snapshot_entry WHERE kind <> 'pending')
-        DELETE FROM snapshot_entry e USING ranked r
-        WHERE e.cell_id = r.cell_id AND e.base_name = r.base_name AND e.modified_at = r.modified_at
-          AND e.kind <> 'pending'
+        SELECT e.cell_id, e.base_name
+        FROM snapshot_entry e JOIN ranked r ON e.cell_id = r.cell_id AND e.base_name = r.base_name
+        WHERE e.modified_at = r.modified_at AND e.kind <> 'pending'
           AND (r.modified_at < clock_timestamp() - make_interval(days => $1) OR r.place > $2)
-          AND NOT EXISTS (SELECT 1 FROM job WHERE job.cell_id = e.cell_id AND job.name = e.base_name
-                                              AND job.state IN ('queued', 'running'))
+        FOR UPDATE OF e SKIP LOCKED
         "#,
         keep.days.map(|d| d as i32),
         keep.count.map(i64::from)
     )
-    .execute(connection)
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(StoreError::doing("find old snapshots"))?;
+    let (cells, names): (Vec<String>, Vec<String>) = old.into_iter().map(|e| (e.cell_id, e.base_name)).unzip();
+    let done = sqlx::query!(
+        r#"
+        DELETE FROM snapshot_entry e
+        USING unnest($1::text[], $2::text[]) AS old (cell_id, base_name)
+        WHERE e.cell_id = old.cell_id AND e.base_name = old.base_name
+          AND NOT EXISTS (SELECT 1 FROM job WHERE job.cell_id = e.cell_id AND job.name = e.base_name
+                                              AND job.state IN ('queued', 'running'))
+        "#,
+        &cells,
+        &names
+    )
+    .execute(&mut *tx)
     .await
     .map_err(StoreError::doing("remove old snapshots"))?;
+    tx.commit().await.map_err(StoreError::doing("commit the removal of old snapshots"))?;
     Ok(done.rows_affected())
 }
 

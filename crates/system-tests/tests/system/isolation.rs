@@ -7,9 +7,12 @@ use system_tests::secrets::remember_secret;
 use system_tests::system::{System, TOKEN};
 use system_tests::units_tokens::{basic, mint, unit};
 
-/// All requests to a cell: methods with paths, headers that matter, bodies. `FILE` stands for the name of a file, `NAME`
-/// for it without its extension. What ends a file comes last, what reads it first.
-const REQUESTS: [(&str, &str, &[(&str, &str)], Option<&str>); 32] = [
+/// A method, a path, headers that matter, a body.
+type Request = (&'static str, &'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
+
+/// All requests to a cell. `FILE` stands for the name of a file, `NAME` for it without its extension. What reads a file
+/// comes first, what ends it last.
+const REQUESTS: [Request; 32] = [
     ("GET", "__export", &[], None),
     ("HEAD", "__export", &[], None),
     ("OPTIONS", "__export", &[], None),
@@ -45,7 +48,7 @@ const REQUESTS: [(&str, &str, &[(&str, &str)], Option<&str>); 32] = [
 ];
 
 /// All requests to the unit; `CELL` stands for the name of a cell.
-const UNIT_REQUESTS: [(&str, &str, &[(&str, &str)], Option<&str>); 10] = [
+const UNIT_REQUESTS: [Request; 10] = [
     ("GET", "__ctl/Cell", &[], None),
     ("HEAD", "__ctl/Cell", &[], None),
     ("OPTIONS", "__ctl/Cell", &[], None),
@@ -365,7 +368,7 @@ fn assert_all_methods_are_tried(unit: &Unit, path: &str, by: Option<&Credential>
     };
     let methods = answer.header("allow").unwrap_or_else(|| panic!("{path}: {}", told(&answer)));
     let tried = |method: &str| {
-        let is = |(m, p, ..): &(&str, &str, &[(&str, &str)], Option<&str>)| {
+        let is = |(m, p, ..): &Request| {
             *m == method && filled(p, None, if by.is_some() { "canary-zip.zip" } else { "cellb" }).0 == path
         };
         REQUESTS.iter().chain(&UNIT_REQUESTS).any(is)
