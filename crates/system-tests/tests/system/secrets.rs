@@ -27,8 +27,11 @@ const PASSWORD: &str = "marker-password-x7Qd";
 /// The secret of the servers of this unit, which they do not know.
 const WRONG: &str = "marker-wrong-password-x7Qd";
 
-/// Everything that a client may show, as headers and query, with the status of a `GET __export`.
-fn credentials(system: &System) -> Vec<(Vec<(&'static str, String)>, String, u16)> {
+/// What a client shows, as headers and query, and the status of a `GET __export`.
+type Shown = (Vec<(&'static str, String)>, String, u16);
+
+/// Everything that a client may show.
+fn credentials(system: &System) -> Vec<Shown> {
     let mine = mint(system.environment(), "cell1", "me", &[]);
     let elsewhere = mint(system.environment(), "cell2", "me", &[]);
     let unscoped = mint(system.environment(), "cell1", "me", &["--scope", "message"]);

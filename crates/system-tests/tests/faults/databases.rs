@@ -1,0 +1,83 @@
+//! Rows 21, 22, 29 and 32: a database that restarts, is away, is full, or has another idea of the time.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use system_tests::oracle::Expected;
+use system_tests::system::Options;
+
+use crate::bench::{Bench, cell, database, in_full, on};
+
+/// A restart takes some seconds, of which the real lease has sixty.
+const LEASE: &[(&str, &str)] = &[("JOB_LEASE_SECS", "15"), ("JOB_HEARTBEAT_SECS", "1")];
+
+fn with_a_longer_lease(options: Options) -> Options {
+    let settings = LEASE.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    Options { settings, ..options }
+}
+
+#[test]
+fn row_21_the_database_restarts_over_and_over() {
+    let servers = database();
+    let bench = Bench::start_with("row_21", with_a_longer_lease(on(&servers)));
+    bench.cells(8, &["--documents", "2000"]);
+    let _workers = [bench.worker(&[("WORKER_SLOTS", "2")]), bench.worker(&[("WORKER_SLOTS", "2")])];
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for client in 0..8 {
+            let (bench, stop) = (&bench, &stop);
+            scope.spawn(move || {
+                let mut round = 0;
+                while !stop.load(SeqCst) {
+                    // Busy, or away, or accepted: the history knows.
+                    if bench.client.export(&cell(client), &format!("r{round}")).is_done() {
+                        round += 1;
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            });
+        }
+        for round in 0..if in_full() { 20 } else { 4 } {
+            std::thread::sleep(Duration::from_millis(1500 + 300 * (round % 4)));
+            let signal = if round % 2 == 0 { "INT" } else { "QUIT" };
+            bench.history.fault(signal);
+            servers.stop_database(signal);
+            servers.run();
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        stop.store(true, SeqCst);
+    });
+    let verdict = bench.judge(&Expected::default());
+    assert!(verdict.zips > 20, "{verdict:?}");
+    // Nobody was taken for dead: the workers were there all the time.
+    let reaped: usize = bench.logs().map(|log| log.matches("dealt with a lost job").count()).sum();
+    assert_eq!(reaped, 0);
+}
+
+#[test]
+fn row_22_the_database_is_away_for_long() {
+    let servers = database();
+    let bench = Bench::start_with("row_22", on(&servers));
+    bench.cells(4, &[]);
+    let _workers = [bench.worker(&[("FAILPOINT", "export.zip_finished:1+=sleep-2000")]), bench.worker(&[])];
+    for number in 0..4 {
+        bench.accepted(&cell(number), "one");
+    }
+    bench
+        .system
+        .eventually("some run", || bench.system.value("SELECT count(*) FROM job WHERE state = 'running'") != "0");
+    bench.history.fault("stopped");
+    servers.stop_database("INT");
+    let away = Instant::now();
+    while away.elapsed() < Duration::from_secs(if in_full() { 300 } else { 12 }) {
+        for (method, target) in [("POST", "/c0/__export"), ("GET", "/c1/__export"), ("GET", "/c2/__snapshot/one.zip")] {
+            let asked = Instant::now();
+            let answer = bench.system.request(method, target, &[], None);
+            assert_eq!((answer.status, answer.code().as_str()), (503, "PR503-SV-0006"), "{method} {target}");
+            assert!(asked.elapsed() < Duration::from_secs(3), "{method} {target}: {:?}", asked.elapsed());
+        }
+    }
+    servers.run();
+    let verdict = bench.judge(&Expected::default());
+    assert_eq!(verdict.zips, 4);
+}
