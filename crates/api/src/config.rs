@@ -157,7 +157,10 @@ fn web_tokens(variables: &Variables) -> Result<Option<WebTokenSettings>, Setting
     Ok(Some(WebTokenSettings {
         issuer,
         audience: variables.required("OIDC_AUDIENCE")?,
-        keys: keys.ok_or(SettingsError::Invalid("OIDC_KEYS", "a path, an https URL, or an http URL of this host"))?,
+        keys: keys.ok_or(SettingsError::Invalid(
+            "OIDC_KEYS",
+            "a path, an https URL, or an http URL of this host, and no password in it",
+        ))?,
         algorithms: algorithms.filter(|a| !a.is_empty()).ok_or(SettingsError::Invalid("OIDC_ALGORITHMS", what))?,
         claim: variables.text("OIDC_CLAIM")?.unwrap_or_else(|| "personium".to_owned()),
     }))
@@ -217,6 +220,7 @@ mod tests {
             ("OIDC_ALGORITHMS", " "),
             ("OIDC_KEYS", "http://issuer/keys"),
             ("OIDC_KEYS", ""),
+            ("OIDC_KEYS", "https://me:secret@issuer/keys"),
             ("OIDC_AUDIENCE", ""),
             ("UNIT_SECRET16", "secret167pm5m4y"),
             ("LEGACY_TOKENS", "yes"),

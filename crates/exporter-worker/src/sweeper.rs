@@ -3,6 +3,7 @@
 //! Any number of processes may sweep at once. "Garbage" is a lasting property: attempts and blob ids are never used
 //! twice, so what may be removed once may always be removed.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -64,8 +65,10 @@ pub async fn sweep(
         let (staged, files): (Vec<_>, Vec<_>) = aged.partition(|f| file_name(f).is_some_and(|n| n.contains('#')));
         let ids: Vec<Uuid> = files.iter().filter_map(|f| Uuid::try_parse(file_name(f)?).ok()).collect();
         for id in unnamed_blobs(pool, &ids).await? {
-            blobs.remove(id).await?;
-            removed += 1;
+            if is_condemned(&blobs.file(id))? {
+                blobs.remove(id).await?;
+                removed += 1;
+            }
         }
         for file in staged {
             std::fs::remove_file(file)?;
@@ -74,6 +77,27 @@ pub async fn sweep(
     }
     Ok(removed)
 }
+
+/// Tells whether contents without a row were found so once before. An old file may have lost its row just now, and an
+/// export that began before reads it: the first time it is marked, by its mode, and becomes young again.
+fn is_condemned(file: &Path) -> io::Result<bool> {
+    let open = match File::open(file) {
+        // Another sweeper was faster.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        open => open?,
+    };
+    let mut permissions = open.metadata()?.permissions();
+    if permissions.readonly() {
+        return Ok(true);
+    }
+    open.set_modified(SystemTime::now())?;
+    permissions.set_readonly(true);
+    open.set_permissions(permissions)?;
+    Ok(false)
+}
+
+// What an export reads is there for as long as it may last.
+const _: () = assert!(limits::SWEEP_BLOB_AGE.as_secs() >= limits::DEADLINE.as_secs());
 
 fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
     match std::fs::read_dir(directory) {

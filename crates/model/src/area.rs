@@ -227,6 +227,11 @@ impl BlobStore {
         }
     }
 
+    /// Where a blob lies, for the sweeper.
+    pub fn file(&self, id: Uuid) -> PathBuf {
+        self.root.join(blob_key(id).as_ref())
+    }
+
     /// Directory of all blobs, for the sweeper.
     pub fn blobs_directory(&self) -> PathBuf {
         self.root.join("blobs")

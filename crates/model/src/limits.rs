@@ -29,7 +29,8 @@ pub const REAPINGS_PER_DISCARD: u32 = 3;
 pub const DISCARD_ROWS: i64 = 20_000;
 /// One such statement.
 pub const DISCARD_STATEMENT_TIMEOUT: Duration = Duration::from_secs(120);
-/// Blobs without a row are swept after this: longer than any load may take.
+/// Blobs without a row are swept after this, twice: longer than any load may take, and as long as any export may read
+/// what has lost its row.
 pub const SWEEP_BLOB_AGE: Duration = Duration::from_secs(24 * 3600);
 /// An attempt whose counters stand still for this long is given up.
 pub const STALL: Duration = Duration::from_secs(600);

@@ -13,7 +13,7 @@ impl Disk {
     /// Mounts one over a directory; `None`, and a word about it, where this is not allowed.
     pub fn mount(directory: &Path, mebibytes: u64) -> Option<Self> {
         std::fs::create_dir_all(directory).expect("a directory");
-        let size = format!("size={mebibytes}m,mode=0700");
+        let size = format!("size={mebibytes}m,mode=0755");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(directory.to_owned())),

@@ -1,10 +1,11 @@
 //! What was asked, what was answered, and which faults were made: a line for each, written before anybody goes by it.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -40,6 +41,11 @@ impl History {
         &self.0.name
     }
 
+    /// How long ago it was begun.
+    pub fn age(&self) -> Duration {
+        self.0.begun.elapsed()
+    }
+
     /// Where it is written.
     pub fn path(&self) -> &Path {
         &self.0.path
@@ -48,7 +54,8 @@ impl History {
     /// Writes a line. What was acknowledged to us has to last, like what we acknowledge.
     pub fn note(&self, what: &str, mut fields: Value) {
         fields["what"] = what.into();
-        fields["at"] = self.0.begun.elapsed().as_secs_f64().into();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        fields["at"] = now.as_secs_f64().into();
         let line = format!("{fields}\n");
         let mut file = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all(line.as_bytes()).expect("the history can be written");
@@ -60,6 +67,29 @@ impl History {
     /// Notes that a fault is made now.
     pub fn fault(&self, what: &str) {
         self.note("fault", json!({"fault": what}));
+    }
+
+    /// Notes that a fault that lasted is over.
+    pub fn healed(&self, what: &str) {
+        self.note("healed", json!({"fault": what}));
+    }
+
+    /// When faults were made and, where they lasted, when they were over; by the clock of this machine.
+    pub fn faults(&self) -> Vec<(f64, f64)> {
+        let mut open: HashMap<String, f64> = HashMap::new();
+        let mut faults = Vec::new();
+        for line in self.lines() {
+            let (at, fault) = (line["at"].as_f64().unwrap_or_default(), line["fault"].as_str().unwrap_or_default());
+            match line["what"].as_str() {
+                Some("fault") => {
+                    faults.push((at, at));
+                    open.insert(fault.to_owned(), at);
+                }
+                Some("healed") => faults.extend(open.remove(fault).map(|begun| (begun, at))),
+                _ => {}
+            }
+        }
+        faults
     }
 
     /// All lines so far.

@@ -73,8 +73,14 @@ impl Servers {
 
     /// Starts whatever does not run, and waits until it answers.
     pub fn run(&self) {
+        self.run_with(&[]);
+    }
+
+    /// The same, with more variables for what is started.
+    pub fn run_with(&self, variables: &[(&str, String)]) {
         let mut services = Command::new(deploy("services"));
         services.env("LOCAL_DIR", &self.directory);
+        services.envs(variables.iter().map(|(name, value)| (name, value)));
         for (own, setting) in [(self.database, "DATABASE_URL"), (self.broker, "AMQP_URL")] {
             if own {
                 services.env_remove(setting);
@@ -127,6 +133,11 @@ impl Servers {
         let output = output.expect("rabbitmqctl runs");
         assert!(output.status.success(), "rabbitmqctl {arguments:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The same, whatever becomes of it.
+    pub fn try_broker_control(&self, arguments: &[&str]) {
+        let _ = Command::new(self.directory.join("rabbitmqctl")).args(arguments).stdin(Stdio::null()).output();
     }
 
     /// Forgets that the broker was set up: the next [`Self::run`] makes users and policies anew.

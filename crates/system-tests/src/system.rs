@@ -225,6 +225,14 @@ impl System {
         self.api.take().expect("started with the system")
     }
 
+    /// Makes stored contents look as if they had been written so long ago.
+    pub fn age(&self, blob: uuid::Uuid, age: Duration) {
+        let id = blob.simple().to_string();
+        let file = std::fs::File::options().write(true).open(self.blobs().join(&id[..2]).join(&id));
+        let aged = file.and_then(|file| file.set_modified(std::time::SystemTime::now() - age));
+        aged.expect("contents that can be changed");
+    }
+
     /// First part of the names of its queues.
     pub fn prefix(&self) -> &str {
         &self.prefix
@@ -382,6 +390,20 @@ impl System {
         row.get::<Option<String>, _>(0).unwrap_or_default()
     }
 
+    /// The same, if the database answers.
+    pub fn try_value(&self, statement: &str) -> Option<String> {
+        let statement = format!("SELECT v::text FROM ({statement}) AS t(v)");
+        let query = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_one(&self.pool);
+        let row = self.runtime.block_on(query).ok()?;
+        Some(row.get::<Option<String>, _>(0).unwrap_or_default())
+    }
+
+    /// Runs a statement, if the database does it.
+    pub fn try_execute(&self, statement: &str) -> bool {
+        let query = sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&self.pool);
+        self.runtime.block_on(query).is_ok()
+    }
+
     /// A pool on the test's database that goes past any proxy.
     pub fn pool(&self) -> &PgPool {
         &self.pool
@@ -405,7 +427,7 @@ impl System {
 
 /// Waits for a condition, for a bounded time.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(90);
+    let until = Instant::now() + Duration::from_secs(240);
     while !condition() {
         assert!(Instant::now() < until, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(30));

@@ -1,13 +1,12 @@
 //! The keys of an OpenID Connect issuer (RFC 7517), from a file or a URL, read again from time to time.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use model::limits;
-use tokio::sync::Mutex;
 
 /// Where a key set is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +23,8 @@ impl KeySource {
         let own = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
         match text.split_once("://") {
             None => Some(Self::File(text.into())),
+            // A password in it would be printed with the other settings.
+            Some((_, rest)) if rest.split('/').next().is_some_and(|authority| authority.contains('@')) => None,
             Some(("https", _)) => Some(Self::Url(text.to_owned())),
             Some(_) => own.iter().any(|own| text.starts_with(own)).then(|| Self::Url(text.to_owned())),
         }
@@ -43,6 +44,8 @@ pub(crate) struct KeySet {
     source: KeySource,
     accepted: Vec<Algorithm>,
     state: Mutex<State>,
+    /// Held by whoever reads the set.
+    reading: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -57,31 +60,56 @@ struct State {
 pub(crate) struct NoKeys;
 
 impl KeySet {
-    pub(crate) fn new(source: KeySource, accepted: Vec<Algorithm>) -> Self {
-        Self { source, accepted, state: Mutex::default() }
+    pub(crate) fn new(source: KeySource, accepted: Vec<Algorithm>) -> Arc<Self> {
+        Arc::new(Self { source, accepted, state: Mutex::default(), reading: tokio::sync::Mutex::default() })
     }
 
     /// Finds the key with this id; the only key when no id is asked for. Reads the set again when it is old or when it
-    /// lacks the key, but not all the time: anybody can name a key that does not exist.
-    pub(crate) async fn find(&self, id: Option<&str>) -> Result<Option<Key>, NoKeys> {
-        let mut state = self.state.lock().await;
-        let now = Instant::now();
-        let older_than = |time: Option<Instant>, age| time.is_none_or(|time| now.duration_since(time) >= age);
-        let wanted = older_than(state.read, limits::KEY_SET_FRESH) || choose(&state.keys, id).is_none();
-        if wanted && older_than(state.tried, limits::KEY_SET_PAUSE) {
-            state.tried = Some(now);
-            match self.read().await {
-                Ok(keys) => {
-                    state.keys = Arc::new(keys);
-                    state.read = Some(now);
-                }
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "the key set cannot be read"),
+    /// lacks the key, but not all the time: anybody can name a key that does not exist. Whoever asks for a key that is
+    /// known does not wait for that.
+    pub(crate) async fn find(self: &Arc<Self>, id: Option<&str>) -> Result<Option<Key>, NoKeys> {
+        let (known, is_old) = {
+            let state = self.state();
+            (choose(&state.keys, id).cloned(), is_older(state.read, limits::KEY_SET_FRESH))
+        };
+        match (known, is_old) {
+            (Some(key), false) => return Ok(Some(key)),
+            (Some(_), true) => {
+                let set = Arc::clone(self);
+                actix_web::rt::spawn(async move { set.refresh(None).await });
             }
+            (None, _) => self.refresh(id).await,
         }
-        if older_than(state.read, limits::KEY_SET_KEPT) {
+        let state = self.state();
+        if is_older(state.read, limits::KEY_SET_KEPT) {
             return Err(NoKeys);
         }
         Ok(choose(&state.keys, id).cloned())
+    }
+
+    /// Reads the set, unless it was tried a moment ago or has the wanted key by now.
+    async fn refresh(&self, wanted: Option<&str>) {
+        let _reading = self.reading.lock().await;
+        {
+            let mut state = self.state();
+            let has_come = wanted.is_some() && choose(&state.keys, wanted).is_some();
+            if has_come || !is_older(state.tried, limits::KEY_SET_PAUSE) {
+                return;
+            }
+            state.tried = Some(Instant::now());
+        }
+        match self.read().await {
+            Ok(keys) => {
+                let mut state = self.state();
+                state.keys = Arc::new(keys);
+                state.read = Some(Instant::now());
+            }
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "the key set cannot be read"),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read(&self) -> anyhow::Result<Vec<Key>> {
@@ -94,6 +122,10 @@ impl KeySet {
         let set: JwkSet = serde_json::from_slice(&text)?;
         Ok(set.keys.iter().filter_map(|key| usable(key, &self.accepted)).collect())
     }
+}
+
+fn is_older(time: Option<Instant>, age: Duration) -> bool {
+    time.is_none_or(|time| time.elapsed() >= age)
 }
 
 fn read_file(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {

@@ -99,8 +99,8 @@ impl Passwords {
     /// # Errors
     /// 503 when too many are being checked, and when the database does not answer.
     pub(crate) async fn fault(&self, cell: &Cell, basic: &Basic) -> Result<Option<ErrorCode>, ApiError> {
-        // No account has a longer name; what is remembered stays small.
-        if basic.name.len() > 4 * 128 {
+        // No account has such a name: what is remembered stays small, and the database takes no zero byte.
+        if basic.name.len() > 4 * 128 || basic.name.chars().any(char::is_control) {
             return Ok(Some(ErrorCode::BasicAuthentication));
         }
         let failures = self.failures.get_with((cell.id.to_string(), basic.name.clone()), Default::default);

@@ -3,6 +3,7 @@
 //! A claim names cells and privileges: `https://cell1.unit1.example/#root`, one or more, in a list or between spaces.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
@@ -31,7 +32,7 @@ pub struct WebTokenSettings {
 
 /// Verifies tokens of one issuer.
 pub(crate) struct WebTokens {
-    keys: KeySet,
+    keys: Arc<KeySet>,
     issuer: String,
     audience: String,
     claim: String,
@@ -68,6 +69,10 @@ impl WebTokens {
         let token = token.expose_secret();
         let unreadable = Refused::Invalid(ErrorCode::TokenParse);
         let header = jsonwebtoken::decode_header(token).map_err(|_| unreadable)?;
+        if header.crit.is_some() {
+            // RFC 7515, section 4.1.11: what the token says must be understood, and nothing of the kind is here.
+            return Err(unreadable);
+        }
         let Some(key) = self.keys.find(header.kid.as_deref()).await? else {
             return Err(Refused::Invalid(ErrorCode::TokenSignature));
         };

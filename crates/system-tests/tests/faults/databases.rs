@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use system_tests::disks::Disk;
+use system_tests::history::Told;
 use system_tests::oracle::Expected;
+use system_tests::servers::Servers;
 use system_tests::system::Options;
 
 use crate::bench::{Bench, cell, database, in_full, on};
@@ -80,4 +83,51 @@ fn row_22_the_database_is_away_for_long() {
     servers.run();
     let verdict = bench.judge(&Expected::default());
     assert_eq!(verdict.zips, 4);
+}
+
+#[test]
+fn row_29_the_volume_of_the_database_is_full() {
+    let directory = tempfile::tempdir().unwrap();
+    // The database runs as another user.
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let Some(disk) = Disk::mount(directory.path(), 500) else { return };
+    let servers = Servers::database_below(directory.path());
+    {
+        let bench = Bench::start_with("row_29", on(&servers));
+        let mut ledgers = bench.cells(4, &[]);
+        let worker = bench.worker(&[]);
+        bench.accepted("c0", "before");
+        bench.hurry_until("it ends", || bench.active() == 0);
+        drop(worker);
+        let filler = disk.fill(0);
+        bench.history.fault("full");
+        // Tables grow as they like until they need another page; then nothing can be stored, and everybody is told so.
+        let mut refused = 0;
+        for round in 0..400 {
+            for number in 1..4 {
+                match bench.client.export(&cell(number), &format!("r{round}")) {
+                    Told::Refused(503, _) => refused += 1,
+                    Told::Refused(409, _) | Told::Done(_) => {}
+                    told => panic!("{told:?}"),
+                }
+            }
+            // Makes the database need space.
+            let _ = ledgers[0].change(&bench.system);
+            if refused > 10 {
+                break;
+            }
+        }
+        assert!(refused > 10, "the volume was not full");
+        let worker = bench.worker(&[]);
+        std::thread::sleep(Duration::from_secs(3));
+        std::fs::remove_file(filler).unwrap();
+        // Without space for its log the server ends itself.
+        servers.run();
+        drop(worker);
+        let _worker = bench.worker(&[]);
+        bench.system.eventually("the database stores again", || ledgers[0].change(&bench.system).is_ok());
+        bench.accepted("c0", "after");
+        bench.judge(&Expected::default());
+    }
+    drop(servers);
 }

@@ -7,7 +7,12 @@
 
 mod bench;
 mod brokers;
+mod cancelling;
+mod clocks;
 mod crashes;
 mod databases;
 mod disks;
+mod nemesis;
 mod network;
+mod overload;
+mod races;

@@ -368,7 +368,7 @@ fn passwords_are_told_right_or_wrong_and_open_nothing() {
     }
     edit(&system, "Account", "花子", "h", &json!({"HashAlgorithm": "scrypt", "HashedCredential": SCRYPT}));
     edit(&system, "Account", "taro", "s,Status", &json!("deactivated"));
-    for (name, password) in [("ME", PASSWORD), ("taro", PASSWORD), ("", PASSWORD)] {
+    for (name, password) in [("ME", PASSWORD), ("taro", PASSWORD), ("", PASSWORD), ("m%00e", PASSWORD)] {
         assert_eq!(seen(&ask(&system, &basic(name, password))), "PR401-AU-0011", "{name}:{password}");
     }
     // A wrong password closes the account for a while, to the right one too, and no other account.

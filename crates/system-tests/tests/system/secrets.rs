@@ -5,12 +5,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use system_tests::http;
 use system_tests::process::{self, Process};
-use system_tests::secrets::remember_secret;
+use system_tests::secrets::{remember_secret, search};
 use system_tests::system::{System, TOKEN, eventually, free_address};
 use system_tests::units_tokens::{basic, mint, unit};
 
@@ -29,6 +30,40 @@ const WRONG: &str = "marker-wrong-password-x7Qd";
 
 /// What a client shows, as headers and query, and the status of a `GET __export`.
 type Shown = (Vec<(&'static str, String)>, String, u16);
+
+/// The search finds what it has to find.
+#[test]
+fn what_is_written_is_found() {
+    for place in ["log", "row", "area", "scratch", "nowhere"] {
+        let system = System::start();
+        let write = |file: &str| {
+            let path = system.directory().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, [&[b'x'; 3 << 20], TOKEN.as_bytes()].concat()).unwrap();
+        };
+        match place {
+            "log" => write("more.log"),
+            "area" => write("area/snapshots/some/file.zip"),
+            "scratch" => write("scratch/file"),
+            "row" => drop(system.execute(&format!("INSERT INTO generation (id) VALUES ('{TOKEN}')"))),
+            _ => {}
+        }
+        let ended = catch_unwind(AssertUnwindSafe(|| drop(system)));
+        assert_eq!(ended.is_err(), place != "nowhere", "{place}");
+    }
+    let found = |search: &dyn Fn()| catch_unwind(AssertUnwindSafe(search)).is_err();
+    let numbers: Vec<String> = TOKEN.bytes().map(|byte| byte.to_string()).collect();
+    for (written, expected) in [
+        (format!("é{TOKEN}é"), true),
+        (format!("[0, {}, 0]", numbers.join(", ")), true),
+        (TOKEN[1..].to_owned(), false),
+        (String::new(), false),
+    ] {
+        assert_eq!(found(&|| search("a text", written.as_bytes())), expected, "{written}");
+    }
+    remember_secret("marker \"x7Qd\"");
+    assert!(found(&|| search("a text", br#"{"password":"marker \"x7Qd\""}"#)));
+}
 
 /// Everything that a client may show.
 fn credentials(system: &System) -> Vec<Shown> {

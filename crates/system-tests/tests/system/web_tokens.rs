@@ -369,6 +369,11 @@ fn a_signature_is_one_by_a_key_of_the_issuer() {
             es256(json!({"alg": "ES256", "kid": "ec", "jku": evil, "x5u": evil}), &another),
             "PR401-AU-0008",
         ),
+        (
+            "a condition that nobody knows",
+            es256(json!({"alg": "ES256", "kid": "ec", "crit": ["x"], "x": 1}), &ours),
+            "PR401-AU-0006",
+        ),
         ("an unknown key", es256(json!({"alg": "ES256", "kid": "other"}), &ours), "PR401-AU-0008"),
         ("no key", es256(json!({"alg": "ES256"}), &ours), "PR401-AU-0008"),
         ("an empty key", es256(json!({"alg": "ES256", "kid": ""}), &ours), "PR401-AU-0008"),
