@@ -90,8 +90,8 @@ pub fn judge(system: &System, history: &History, expected: &Expected) -> Verdict
     oracle.accepted(&history.lines());
     oracle.faulted(&history.faults());
     oracle.cells();
-    oracle.files();
     oracle.leftovers();
+    oracle.files();
     oracle.logs();
     let verdict = oracle.verdict;
     summarise(history, &verdict);

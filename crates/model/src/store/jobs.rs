@@ -496,7 +496,12 @@ pub async fn beat(
 /// Tells whether somebody asked to cancel a job that the attempt still owns. A look that costs no write, so that it can
 /// be had more often than a heartbeat.
 pub async fn cancel_requested(connection: &mut PgConnection, fence: &Fence) -> Result<bool, StoreError> {
-    let requested = sqlx::query_scalar!(
+    Ok(owned(connection, fence).await?.unwrap_or(false))
+}
+
+/// Reads the cancel flag of a job that the attempt still owns; nothing when it does not.
+async fn owned(connection: &mut PgConnection, fence: &Fence) -> Result<Option<bool>, StoreError> {
+    sqlx::query_scalar!(
         r#"
         SELECT cancel_requested FROM job
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
@@ -507,8 +512,7 @@ pub async fn cancel_requested(connection: &mut PgConnection, fence: &Fence) -> R
     )
     .fetch_optional(connection)
     .await
-    .map_err(StoreError::doing("look for a cancellation"))?;
-    Ok(requested.unwrap_or(false))
+    .map_err(StoreError::doing("look at a job"))
 }
 
 /// T5: makes the finished zip visible. `false`: the attempt no longer owns the job, or the job was cancelled;
@@ -697,19 +701,7 @@ pub async fn requeue(
     if queued.rows_affected() == 1 {
         return Ok(Requeued::Queued);
     }
-    let cancel_requested = sqlx::query_scalar!(
-        r#"
-        SELECT cancel_requested FROM job
-        WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
-        "#,
-        fence.job,
-        fence.attempt,
-        fence.owner
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(StoreError::doing("look at a job"))?;
-    Ok(match cancel_requested {
+    Ok(match owned(connection, fence).await? {
         None => Requeued::Lost,
         Some(true) => Requeued::Cancelled,
         Some(false) => Requeued::OutOfStrikes,

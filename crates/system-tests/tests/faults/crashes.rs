@@ -183,13 +183,16 @@ fn row_13_a_worker_dies_around_its_doorbell() {
             continue;
         }
         let mut victim = bench.worker_failing(point, &[("JOB_POLL_SECS", "600")]);
-        bench.system.eventually("it listens", || bench.system.block_on(broker.waiting()).1 == 1);
+        // Now and then a victim dies of a doorbell that an earlier one left behind.
+        bench.system.eventually("it listens", || bench.system.block_on(broker.waiting()).1 == 1 || victim.has_ended());
+        if victim.has_ended() {
+            continue;
+        }
         bench.accepted("c0", &format!("n{round}"));
         bench.hurry_until(point, || victim.has_ended());
         died_at(&victim, point);
         let _heir = bench.worker(&[]);
         bench.hurry_until("it is final", || bench.active() == 0);
-        // Now and then a victim dies of a doorbell that an earlier one left behind.
         let attempts: usize = bench.job(&format!("n{round}"), "attempt").parse().unwrap();
         done[round % BELL.len()] += usize::from(*point == "worker.after_delivery" || attempts > 1);
     }

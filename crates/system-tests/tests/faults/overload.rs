@@ -100,7 +100,7 @@ fn without_space_nothing_is_accepted_and_what_was_accepted_waits() {
 #[test]
 fn an_owner_with_hundreds_of_jobs_keeps_nobody_waiting() {
     let bench = Bench::start("fairness");
-    let many = if in_full() { 1000 } else { 200 };
+    let many = if in_full() { 1000 } else { 120 };
     tiny_cells(&bench, "https://many.example/#me", 0, many);
     tiny_cells(&bench, "https://one.example/#me", many, 1);
     for number in 0..many {
@@ -126,7 +126,7 @@ fn an_owner_with_hundreds_of_jobs_keeps_nobody_waiting() {
 #[test]
 fn thousands_of_jobs_drain_and_none_is_lost_or_done_twice() {
     let bench = Bench::start("drain");
-    let (cells, total) = if in_full() { (500, 10_000) } else { (50, 600) };
+    let (cells, total) = if in_full() { (500, 10_000) } else { (50, 300) };
     tiny_cells(&bench, "https://many.example/#me", 0, cells);
     let _workers: Vec<_> = (0..4).map(|_| bench.worker(&[])).collect();
     let begun = Instant::now();
