@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::auth::Auth;
 use crate::config::ApiSettings;
+use crate::database::Database;
 use crate::front;
 use crate::slow_reader;
 use crate::state::State;
@@ -47,9 +48,10 @@ impl Application {
             let port = internal::serve(listen, readiness.clone()).context("INTERNAL_LISTEN")?;
             tracing::info!(port, "the internal port is open");
         }
-        let auth = Auth::new(settings.auth, &pool);
+        let database = Database::new(pool);
+        let auth = Auth::new(settings.auth, &database);
         let state = web::Data::new(State {
-            pool,
+            database,
             ringer,
             area,
             unit: settings.unit,

@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::handlers::{cells, delete, download, export, import, propfind, status, upload};
 use crate::routes::{self, Action, Target, UnitAction};
 use crate::state::State;
-use crate::{database, slow_reader, unread};
+use crate::{slow_reader, unread};
 
 /// Answers a request.
 pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload: Payload) -> HttpResponse {
@@ -54,9 +54,9 @@ async fn cell(
 ) -> Result<HttpResponse, ApiError> {
     let name = name.ok_or(ErrorCode::CellNotFound)?;
     let url = state.unit.cell_url(name.as_str());
-    let cell = database::ask(&state.pool, async move |connection| {
-        model::store::cells::find(connection, &name).await.map_err(ApiError::from)
-    });
+    let cell = state
+        .database
+        .ask(async move |connection| model::store::cells::find(connection, &name).await.map_err(ApiError::from));
     let cell = cell.await?.ok_or(ErrorCode::CellNotFound)?;
     if state.unit.path_based {
         // The key may have been put there by X-Override; units look twice in this mode.

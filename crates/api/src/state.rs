@@ -7,15 +7,15 @@ use chrono::{DateTime, Utc};
 use model::area::SnapshotArea;
 use model::doorbell::Ringer;
 use model::settings::{JobSettings, UnitSettings};
-use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
 use crate::auth::Auth;
 use crate::config::UploadSettings;
+use crate::database::Database;
 
 /// Shared by all requests.
 pub(crate) struct State {
-    pub(crate) pool: PgPool,
+    pub(crate) database: Database,
     pub(crate) ringer: Ringer,
     pub(crate) area: SnapshotArea,
     pub(crate) unit: UnitSettings,

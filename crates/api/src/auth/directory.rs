@@ -12,15 +12,14 @@ use model::store::cells::Cell;
 use model::store::directory::{self, Account, Role};
 use moka::sync::Cache;
 use serde_json::Value;
-use sqlx::PgPool;
 
-use crate::database;
+use crate::database::Database;
 use crate::error::ApiError;
 use crate::webdav::acl::{Acl, Principal};
 
 /// The cells' directories.
 pub(crate) struct Directory {
-    pool: PgPool,
+    database: Database,
     roots: Cache<(String, String), Arc<Roots>>,
     accounts: Cache<(String, String, String), Option<RoleUrls>>,
 }
@@ -69,9 +68,9 @@ fn role_url(cell_url: &str, role: &Role) -> String {
 
 impl Directory {
     /// Remembers answers for so long.
-    pub(crate) fn new(pool: PgPool, remembered: Duration) -> Self {
+    pub(crate) fn new(database: Database, remembered: Duration) -> Self {
         Self {
-            pool,
+            database,
             roots: Cache::builder().max_capacity(limits::DIRECTORY_ENTRIES).time_to_live(remembered).build(),
             accounts: Cache::builder().max_capacity(limits::DIRECTORY_ENTRIES).time_to_live(remembered).build(),
         }
@@ -87,7 +86,7 @@ impl Directory {
             return Ok(roots);
         }
         let (id, url) = (cell.id.clone(), cell_url.to_owned());
-        let reading = database::ask(&self.pool, async move |connection| {
+        let reading = self.database.ask(async move |connection| {
             let pmeta = directory::root_pmeta(connection, &id).await?;
             let acl = Acl::parse(&acl_of(pmeta.as_deref().unwrap_or("{}")));
             let roles = directory::roles(connection, &id, &acl.role_ids()).await?;
@@ -108,7 +107,7 @@ impl Directory {
             return Ok(account);
         }
         let (id, url, name) = (cell.id.clone(), cell_url.to_owned(), name.to_owned());
-        let reading = database::ask(&self.pool, async move |connection| {
+        let reading = self.database.ask(async move |connection| {
             let account = directory::account(connection, &id, &name).await?;
             let Some(Account { status, roles }) = account else { return Ok(None) };
             if is_deactivated(status.as_deref()) {

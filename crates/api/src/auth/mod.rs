@@ -26,7 +26,6 @@ use model::error_code::ErrorCode;
 use model::settings::UnitSettings;
 use model::store::cells::Cell;
 use secrecy::SecretString;
-use sqlx::PgPool;
 
 pub use key_set::KeySource;
 pub use web_token::WebTokenSettings;
@@ -38,6 +37,7 @@ use self::passwords::{Basic, Passwords};
 use self::token::Issuers;
 use self::web_token::{Refused, WebTokens};
 use crate::common::incoming::Incoming;
+use crate::database::Database;
 use crate::error::ApiError;
 
 /// Who is asking.
@@ -126,7 +126,7 @@ pub(crate) struct Auth {
 }
 
 impl Auth {
-    pub(crate) fn new(settings: AuthSettings, pool: &PgPool) -> Self {
+    pub(crate) fn new(settings: AuthSettings, database: &Database) -> Self {
         Self {
             agreement: Agreement {
                 master_token: settings.master_token,
@@ -135,8 +135,8 @@ impl Auth {
                 basic_tokens: settings.basic_tokens,
                 web_tokens: settings.web_tokens.is_some(),
             },
-            directory: Directory::new(pool.clone(), settings.directory_cache),
-            passwords: Passwords::new(pool.clone(), settings.password_salt),
+            directory: Directory::new(database.clone(), settings.directory_cache),
+            passwords: Passwords::new(database.clone(), settings.password_salt),
             web_tokens: settings.web_tokens.map(WebTokens::new),
         }
     }

@@ -17,13 +17,12 @@ use moka::sync::Cache;
 use scrypt::Params;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::directory::is_deactivated;
-use crate::database;
+use crate::database::Database;
 use crate::error::ApiError;
 
 /// Base64 as clients write it, with padding or without.
@@ -58,7 +57,7 @@ fn form_text(text: &str) -> Option<String> {
 
 /// Checks passwords, a few at once and not too often.
 pub(crate) struct Passwords {
-    pool: PgPool,
+    database: Database,
     /// Text that units put behind a password before they hash it with SHA-256.
     salt: SecretString,
     permits: Semaphore,
@@ -84,10 +83,10 @@ impl Failures {
 }
 
 impl Passwords {
-    pub(crate) fn new(pool: PgPool, salt: SecretString) -> Self {
+    pub(crate) fn new(database: Database, salt: SecretString) -> Self {
         let (number, remembered) = limits::PASSWORD_FAILURES;
         Self {
-            pool,
+            database,
             salt,
             permits: Semaphore::new(limits::PASSWORDS),
             failures: Cache::builder().max_capacity(number).time_to_idle(remembered).build(),
@@ -115,9 +114,9 @@ impl Passwords {
             return Ok(Some(ErrorCode::BasicTooSoon));
         }
         let (id, name) = (cell.id.clone(), basic.name.clone());
-        let asked = database::ask(&self.pool, async move |connection| {
-            Ok::<_, ApiError>(directory::password(connection, &id, &name).await?)
-        });
+        let asked = self
+            .database
+            .ask(async move |connection| Ok::<_, ApiError>(directory::password(connection, &id, &name).await?));
         let (stored, password, salt) = (asked.await?, basic.password.clone(), self.salt.clone());
         let checked = actix_web::web::block(move || is_right(stored.as_ref(), &password, &salt)).await;
         let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);

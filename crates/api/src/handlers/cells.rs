@@ -17,7 +17,6 @@ use uuid::Uuid;
 use crate::auth::UnitMaster;
 use crate::body;
 use crate::common::incoming::Incoming;
-use crate::database;
 use crate::error::ApiError;
 use crate::odata::{self, CellEntity, ListOptions};
 use crate::state::State;
@@ -34,12 +33,11 @@ pub(crate) async fn create(
     let new = empty_cell(name, (state.now)().timestamp_millis())?;
     let made = CellEntity::read(ListedCell { name: new.name.to_string(), document: new.document.clone() });
     let name = new.name.clone();
-    let creating = database::ask(&state.pool, async move |connection: &mut PgConnection| {
-        match cells::create(connection, &new).await? {
+    let creating =
+        state.database.ask(async move |connection: &mut PgConnection| match cells::create(connection, &new).await? {
             true => Ok(()),
             false => Err(ApiError::from(ErrorCode::EntityExists)),
-        }
-    });
+        });
     creating.await?;
     tracing::info!(cell.name = %name, "cell made");
     Ok(odata::entity(StatusCode::CREATED, &made, &master.url))
@@ -48,7 +46,7 @@ pub(crate) async fn create(
 /// Lists cells by name (page 101).
 pub(crate) async fn list(state: &State, master: &UnitMaster, request: &Incoming) -> Result<HttpResponse, ApiError> {
     let options = ListOptions::read(&request.query)?;
-    let reading = database::ask(&state.pool, async move |connection: &mut PgConnection| {
+    let reading = state.database.ask(async move |connection: &mut PgConnection| {
         let count = if options.count { Some(cells::count(connection).await?) } else { None };
         Ok::<_, ApiError>((cells::list(connection, options.skip, options.top).await?, count))
     });
@@ -60,7 +58,7 @@ pub(crate) async fn list(state: &State, master: &UnitMaster, request: &Incoming)
 /// Describes a cell (page 102).
 pub(crate) async fn describe(state: &State, master: &UnitMaster, name: &str) -> Result<HttpResponse, ApiError> {
     let name = CellName::parse(name).ok_or(ErrorCode::NoSuchEntity)?;
-    let reading = database::ask(&state.pool, async move |connection: &mut PgConnection| found(connection, &name).await);
+    let reading = state.database.ask(async move |connection: &mut PgConnection| found(connection, &name).await);
     Ok(odata::entity(StatusCode::OK, &reading.await?, &master.url))
 }
 
@@ -73,7 +71,7 @@ pub(crate) async fn delete(
 ) -> Result<HttpResponse, ApiError> {
     let name = CellName::parse(name).ok_or(ErrorCode::NoSuchEntity)?;
     let (removed, if_match) = (name.clone(), request.condition("if-match"));
-    let removing = database::ask(&state.pool, async move |connection: &mut PgConnection| {
+    let removing = state.database.ask(async move |connection: &mut PgConnection| {
         let cell = found(connection, &removed).await?;
         if if_match.is_some_and(|wanted| wanted != "*" && wanted != cell.etag()) {
             return Err(ErrorCode::EtagMismatch.into());

@@ -10,7 +10,6 @@ use sqlx::PgConnection;
 use super::download;
 use crate::auth::CellRoot;
 use crate::common::incoming::Incoming;
-use crate::database;
 use crate::error::ApiError;
 use crate::state::State;
 
@@ -25,7 +24,7 @@ pub(crate) async fn file(
     let conditions = Conditions { if_match: request.condition("if-match"), must_be_new: false };
     let cell = root.cell.id.clone();
     let removed = file.clone();
-    let removing = database::ask(&state.pool, async move |connection: &mut PgConnection| {
+    let removing = state.database.ask(async move |connection: &mut PgConnection| {
         snapshots::delete(connection, &cell, &removed, &conditions).await
     });
     let bytes = removing.await.map_err(|error| match error {

@@ -18,7 +18,6 @@ use model::store::snapshots::{self, Content, SnapshotFile};
 
 use crate::auth::CellRoot;
 use crate::common::incoming::Incoming;
-use crate::database;
 use crate::error::ApiError;
 use crate::ranges::{self, Wanted};
 use crate::state::State;
@@ -31,9 +30,9 @@ use crate::webdav::http_date;
 pub(crate) async fn find(state: &State, root: &CellRoot, name: &str) -> Result<SnapshotFile, ApiError> {
     let file = SnapshotFileName::parse(name).ok_or_else(|| missing(root, name))?;
     let cell = root.cell.id.clone();
-    let finding = database::ask(&state.pool, async move |connection| {
-        snapshots::find(connection, &cell, &file).await.map_err(ApiError::from)
-    });
+    let finding = state
+        .database
+        .ask(async move |connection| snapshots::find(connection, &cell, &file).await.map_err(ApiError::from));
     finding.await?.ok_or_else(|| missing(root, name))
 }
 

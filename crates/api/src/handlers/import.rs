@@ -18,7 +18,6 @@ use super::orders::{self, Order};
 use crate::auth::CellRoot;
 use crate::body;
 use crate::common::incoming::Incoming;
-use crate::database;
 use crate::error::ApiError;
 use crate::state::State;
 
@@ -35,7 +34,7 @@ pub(crate) async fn accept(
     let name = name.ok_or_else(|| ApiError::with(ErrorCode::RequiredKey, &["Name"]))?;
     let file = SnapshotFileName { base: name.clone(), kind: FileKind::Zip };
     let cell = root.cell.id.clone();
-    let key = database::ask(&state.pool, async move |connection: &mut PgConnection| {
+    let key = state.database.ask(async move |connection: &mut PgConnection| {
         // A busy cell costs no look at a file.
         orders::refuse_when_busy(connection, &cell).await?;
         match snapshots::find(connection, &cell, &file).await?.map(|found| found.content) {

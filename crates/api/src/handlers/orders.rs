@@ -13,7 +13,6 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::auth::CellRoot;
-use crate::database;
 use crate::error::ApiError;
 use crate::state::State;
 
@@ -57,7 +56,7 @@ pub(super) async fn place(
         admission: Admission { queued: state.jobs.max_queued, of_owner: state.jobs.max_per_owner },
     };
     let id = job.id;
-    let accepting = database::ask(&state.pool, async move |connection: &mut PgConnection| {
+    let accepting = state.database.ask(async move |connection: &mut PgConnection| {
         let accepted = match &order {
             Order::Export => jobs::accept(connection, &job).await,
             Order::Import { kind, key } => jobs::accept_import(connection, &job, *kind, key).await,

@@ -9,7 +9,6 @@ use sqlx::PgConnection;
 
 use crate::auth::CellRoot;
 use crate::common::incoming::Incoming;
-use crate::database;
 use crate::error::ApiError;
 use crate::handlers::download;
 use crate::state::State;
@@ -26,15 +25,17 @@ pub(crate) async fn area(
 ) -> Result<HttpResponse, ApiError> {
     let depth = propfind::read(request, payload).await?;
     let cell = root.cell.id.clone();
-    let (pmeta, files) = database::ask(&state.pool, async move |connection: &mut PgConnection| {
-        let pmeta = pmeta(connection, &cell).await?;
-        let files = match depth {
-            Depth::Zero => Vec::new(),
-            Depth::One => snapshots::list(connection, &cell).await?,
-        };
-        Ok::<_, ApiError>((pmeta, files))
-    })
-    .await?;
+    let (pmeta, files) = state
+        .database
+        .ask(async move |connection: &mut PgConnection| {
+            let pmeta = pmeta(connection, &cell).await?;
+            let files = match depth {
+                Depth::Zero => Vec::new(),
+                Depth::One => snapshots::list(connection, &cell).await?,
+            };
+            Ok::<_, ApiError>((pmeta, files))
+        })
+        .await?;
     let mut document = Multistatus::new(&root.url, &pmeta);
     document.area();
     for file in &files {
@@ -54,9 +55,9 @@ pub(crate) async fn file(
     let file = download::find(state, root, name).await?;
     propfind::read(request, payload).await?;
     let cell = root.cell.id.clone();
-    let reading = database::ask(&state.pool, async move |connection: &mut PgConnection| {
-        Ok::<_, ApiError>(pmeta(connection, &cell).await?)
-    });
+    let reading = state
+        .database
+        .ask(async move |connection: &mut PgConnection| Ok::<_, ApiError>(pmeta(connection, &cell).await?));
     let pmeta = reading.await?;
     let mut document = Multistatus::new(&root.url, &pmeta);
     document.file(&file);

@@ -8,7 +8,6 @@ use model::status_report::{Reported, StatusReport};
 use model::store::jobs::{self, JobView};
 
 use crate::auth::CellRoot;
-use crate::database;
 use crate::error::ApiError;
 use crate::state::State;
 
@@ -16,9 +15,8 @@ use crate::state::State;
 /// `ready`, the result is listed.
 pub(crate) async fn export(state: &State, root: &CellRoot) -> Result<HttpResponse, ApiError> {
     let cell = root.cell.id.clone();
-    let active = database::ask(&state.pool, async move |connection| {
-        jobs::active(connection, &cell).await.map_err(ApiError::from)
-    });
+    let active =
+        state.database.ask(async move |connection| jobs::active(connection, &cell).await.map_err(ApiError::from));
     document(&match active.await?.filter(|job| job.kind == JobKind::Export) {
         None => StatusReport::ready(),
         Some(job) => StatusReport::in_progress(&reported(&job)),
@@ -29,9 +27,8 @@ pub(crate) async fn export(state: &State, root: &CellRoot) -> Result<HttpRespons
 /// found. There is nothing to list that would tell.
 pub(crate) async fn import(state: &State, root: &CellRoot, kind: JobKind) -> Result<HttpResponse, ApiError> {
     let cell = root.cell.id.clone();
-    let latest = database::ask(&state.pool, async move |connection| {
-        jobs::latest(connection, &cell, kind).await.map_err(ApiError::from)
-    });
+    let latest =
+        state.database.ask(async move |connection| jobs::latest(connection, &cell, kind).await.map_err(ApiError::from));
     let Some(job) = latest.await? else { return document(&StatusReport::ready()) };
     document(&match (job.state, kind) {
         (JobState::Queued | JobState::Running, _) => StatusReport::in_progress(&reported(&job)),

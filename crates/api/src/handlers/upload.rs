@@ -12,13 +12,13 @@ use model::error_code::ErrorCode;
 use model::snapshot_name::{FileKind, SnapshotFileName, SnapshotName};
 use model::store::StoreError;
 use model::store::snapshots::{self, ChangeError, Changed, Conditions, Uploaded};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tracing::Instrument;
 
 use crate::auth::CellRoot;
 use crate::common::incoming::Incoming;
 use crate::config::UploadSettings;
-use crate::database;
+use crate::database::Database;
 use crate::error::ApiError;
 use crate::state::State;
 use crate::upload::{Received, Upload, UploadError};
@@ -57,7 +57,7 @@ pub(crate) async fn put(
         return Err(refused(UploadError::DiskFull));
     }
     let (cell, wanted, expected) = (root.cell.id.clone(), name.clone(), conditions.clone());
-    let looking = database::ask(&state.pool, async move |connection: &mut PgConnection| {
+    let looking = state.database.ask(async move |connection: &mut PgConnection| {
         snapshots::check_put(connection, &cell, &wanted, &expected).await?;
         Ok::<_, ChangeError>(snapshots::bytes_beside(connection, &cell, &wanted).await?)
     });
@@ -74,7 +74,7 @@ pub(crate) async fn put(
 
     // All is here. From now on it does not matter whether the client is.
     let ending = Ending {
-        pool: state.pool.clone(),
+        database: state.database.clone(),
         area: state.area.clone(),
         cell: root.cell.id.clone(),
         name: name.clone(),
@@ -110,7 +110,7 @@ fn content_type(request: &Incoming) -> Result<Option<String>, ApiError> {
 
 /// The last step of an upload.
 struct Ending {
-    pool: PgPool,
+    database: Database,
     area: SnapshotArea,
     cell: CellId,
     name: SnapshotName,
@@ -127,7 +127,7 @@ impl Ending {
         let uploaded = Uploaded { key: key.clone(), size, sha256, content_type: self.content_type };
         let quota = self.settings.cell_quota;
         let (cell, name, conditions) = (self.cell, self.name, self.conditions);
-        let putting = database::ask(&self.pool, async move |connection: &mut PgConnection| {
+        let putting = self.database.ask(async move |connection: &mut PgConnection| {
             snapshots::put(connection, &cell, &name, &conditions, &uploaded, quota).await
         });
         match putting.await {

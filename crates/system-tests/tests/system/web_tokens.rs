@@ -331,6 +331,10 @@ fn a_signature_is_one_by_a_key_of_the_issuer() {
         bytes[byte] ^= 1;
         format!("{signed_part}.{}", URL_SAFE_NO_PAD.encode(bytes))
     };
+    let shortened = |length: usize| {
+        let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        format!("{signed_part}.{}", URL_SAFE_NO_PAD.encode(&bytes[..length]))
+    };
     let more = claims(json!({"aud": "cell-export", "sub": "root"}));
     let other_claims = format!("{}.{}.{signature}", good.split('.').next().unwrap(), part(&more));
     let evil = format!("http://{}/evil", issuer.address);
@@ -384,7 +388,8 @@ fn a_signature_is_one_by_a_key_of_the_issuer() {
         ("a changed signature", flipped(0), "PR401-AU-0008"),
         ("a changed end", flipped(63), "PR401-AU-0008"),
         ("a signature of nothing", format!("{signed_part}.{}", "A".repeat(86)), "PR401-AU-0008"),
-        ("a short signature", good[..good.len() - 4].to_owned(), "PR401-AU-0006"),
+        ("a short signature", shortened(60), "PR401-AU-0008"),
+        ("a signature cut off within a byte", good[..good.len() - 1].to_owned(), "PR401-AU-0006"),
         ("other claims", other_claims, "PR401-AU-0008"),
         ("a part too many", format!("{good}.x"), "PR401-AU-0006"),
         ("a part too few", signed_part.to_owned(), "PR401-AU-0006"),
