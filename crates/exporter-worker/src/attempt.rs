@@ -1,6 +1,7 @@
 //! One claimed job, from the claim to a row that says what became of it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::area::{SnapshotArea, SnapshotKey};
@@ -25,16 +26,18 @@ use crate::export::{self, Order};
 use crate::failure::{Decision, Failure};
 use crate::heartbeat;
 use crate::import::{self, Import, NewCell, Origin, Owner, Places};
-use crate::snapshot::panic_text;
+use crate::snapshot::{Packer, Place, panic_text};
 use crate::source::CellSource;
 
 /// What every attempt of a process needs.
 #[derive(Debug, Clone)]
 pub struct Attempts<S> {
     /// Where cells live.
-    pub source: S,
+    pub source: Arc<S>,
     /// Where snapshots go.
     pub area: SnapshotArea,
+    /// Who compresses them.
+    pub packer: Packer,
     /// Where imports store cells.
     pub places: Places,
     /// URL of the unit, for manifests.
@@ -121,9 +124,10 @@ impl<S: CellSource + Clone> Attempts<S> {
         match &claim.work {
             Work::Export => {
                 let key = SnapshotKey { job: claim.fence.job, attempt: claim.fence.attempt, token };
-                let (unit_url, scratch) = (self.unit_url.clone(), self.scratch.clone());
-                let order = Order { cell: claim.cell_id.clone(), key, unit_url, scratch };
-                export::export(&self.source, &self.area, &order, control).await.map(Done::Exported)
+                let (area, scratch, packer) = (self.area.clone(), self.scratch.clone(), self.packer.clone());
+                let place = Place { area, key, scratch, packer };
+                let order = Order { cell: claim.cell_id.clone(), unit_url: self.unit_url.clone(), place };
+                export::export(Arc::clone(&self.source), order, control).await.map(Done::Exported)
             }
             Work::Import(source) => self.import(claim, source, control).await,
             Work::DryRun(source) => self.examine(claim, source, control).await,
@@ -340,7 +344,11 @@ mod tests {
     use model::snapshot_name::SnapshotName;
     use model::store::jobs::Fence;
 
+    use bytes::Bytes;
+
     use super::*;
+    use crate::snapshot::Effort;
+    use crate::source::ContentRef;
     use crate::source::postgres::PostgresView;
 
     /// A source with a fault of its own.
@@ -354,6 +362,10 @@ mod tests {
             panic!("no view of {cell}")
         }
 
+        async fn small_contents(&self, _: Vec<ContentRef>) -> Vec<Result<Bytes, object_store::Error>> {
+            panic!("no contents")
+        }
+
         async fn content(&self, _: Uuid) -> Result<Pieces, object_store::Error> {
             panic!("no contents")
         }
@@ -363,8 +375,9 @@ mod tests {
     async fn a_panic_ends_the_attempt_and_nothing_else() {
         let directory = tempfile::tempdir().expect("a directory");
         let attempts = Attempts {
-            source: Faulty,
+            source: Arc::new(Faulty),
             area: SnapshotArea::open(directory.path(), 0).expect("an area"),
+            packer: Packer::new(Effort::default(), 1),
             unit_url: "http://localhost/".to_owned(),
             places: Places {
                 database: String::new().into(),

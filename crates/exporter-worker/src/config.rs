@@ -5,6 +5,7 @@
 //! | `BLOB_DIR` | directory of the blob store | required |
 //! | `SCRATCH_DIR` | directory for temporary files | the system's |
 //! | `WORKER_SLOTS` | jobs at once in this process | 1 |
+//! | `SNAPSHOT_COMPRESSION` | `faster`, or `smaller` by a tenth for five times the work | faster |
 //! | `DRAIN_SECS` | how long a running job may go on after SIGTERM | 25 |
 //! | `SNAPSHOT_KEEP_DAYS` | snapshot files older than this are removed | none |
 //! | `SNAPSHOT_KEEP_COUNT` | of each cell's snapshot files the newest so many are kept | none |
@@ -18,6 +19,8 @@ use model::settings::{
     UnitSettings, Variables,
 };
 use model::store::snapshots::Retention;
+
+use crate::snapshot::Effort;
 
 /// Everything `exporter-worker run` needs to know.
 #[derive(Debug, Clone)]
@@ -49,6 +52,8 @@ pub struct WorkSettings {
     pub scratch_dir: PathBuf,
     /// Jobs at once.
     pub slots: usize,
+    /// How hard snapshots are compressed.
+    pub effort: Effort,
     /// See [`limits::DRAIN`].
     pub drain: Duration,
     /// How long snapshots are kept.
@@ -78,6 +83,7 @@ impl WorkerSettings {
                 blob_dir: variables.required("BLOB_DIR")?.into(),
                 scratch_dir: scratch_dir(variables)?,
                 slots,
+                effort: effort(variables)?,
                 drain: Duration::from_secs(drain),
                 retention: Retention {
                     days: variables.optional("SNAPSHOT_KEEP_DAYS", "a number of days")?,
@@ -109,4 +115,12 @@ impl LoadSettings {
 
 fn scratch_dir(variables: &Variables) -> Result<PathBuf, SettingsError> {
     Ok(variables.text("SCRATCH_DIR")?.map_or_else(std::env::temp_dir, PathBuf::from))
+}
+
+fn effort(variables: &Variables) -> Result<Effort, SettingsError> {
+    match variables.text("SNAPSHOT_COMPRESSION")?.as_deref() {
+        None | Some("faster") => Ok(Effort::Faster),
+        Some("smaller") => Ok(Effort::Smaller),
+        Some(_) => Err(SettingsError::Invalid("SNAPSHOT_COMPRESSION", "faster or smaller")),
+    }
 }

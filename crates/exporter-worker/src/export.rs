@@ -1,9 +1,8 @@
 //! One export: a view of a cell in, a finished snapshot file out. Knows neither broker nor job table.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use model::area::{Pieces, SnapshotArea, SnapshotKey, next_piece};
+use bytes::Bytes;
 use model::cell::CellId;
 use model::failpoint;
 use model::job::Amount;
@@ -15,45 +14,33 @@ use tokio::sync::mpsc;
 
 use crate::control::Control;
 use crate::failure::Failure;
-use crate::snapshot::{self, EntryHead, Piece, Totals};
-use crate::source::{Batch, CellSource, CellView, ContentRef, Node, Summary, Tree};
+use crate::snapshot::{self, EntryHead, Fed, Feed, Place, Totals};
+use crate::source::{Batch, CellSource, CellView, Node, Summary};
 
 /// What is exported, and to where.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// The cell.
     pub cell: CellId,
-    /// Key of the snapshot, unique to the attempt.
-    pub key: SnapshotKey,
     /// URL of the unit, for the manifest.
     pub unit_url: String,
-    /// Directory for temporary files.
-    pub scratch: PathBuf,
+    /// Where the snapshot goes; its key is unique to the attempt.
+    pub place: Place,
 }
 
 /// Exports a cell. When this returns `Ok`, the file is complete, proved and durable; no row names it yet.
 ///
 /// # Errors
 /// [`Failure`], which says what is to be done; nothing visible was left behind.
-pub async fn export<S: CellSource>(
-    source: &S,
-    area: &SnapshotArea,
-    order: &Order,
-    control: &Control,
-) -> Result<FinishedBlob, Failure> {
-    if area.free().map_err(|e| Failure::io("create snapshot file", e))? == 0 {
+pub async fn export<S: CellSource>(source: Arc<S>, order: Order, control: &Control) -> Result<FinishedBlob, Failure> {
+    if order.place.area.free().map_err(|e| Failure::io("create snapshot file", e))? == 0 {
         return Err(Failure::disk_full());
     }
     let view = source.open(&order.cell).await?;
     failpoint::reached("export.view_opened");
     control.set_total(view.summary().total());
-    let (pieces, finished) = snapshot::start(area.clone(), order.scratch.clone(), order.key.clone(), control.clone())?;
-    let feeding = async {
-        let feeder = Feeder { pieces: &pieces, control };
-        feeder.feed(source, view, &order.unit_url).await
-    };
-    let fed = feeding.await;
-    drop(pieces);
+    let (feed, finished) = snapshot::start(order.place, source, control)?;
+    let fed = Feeder { feed, control }.feed(view, &order.unit_url).await;
     let made = finished.await.unwrap_or_else(|_| Err(Failure::internal("the snapshot thread went away".to_owned())));
     match (fed, made) {
         (Ok(()), made) => made,
@@ -63,26 +50,14 @@ pub async fn export<S: CellSource>(
     }
 }
 
-/// Why feeding ended early.
-enum Fed {
-    WriterGone,
-    Failed(Failure),
-}
-
-impl From<Failure> for Fed {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-struct Feeder<'a> {
-    pieces: &'a mpsc::Sender<Piece>,
+struct Feeder<'a, S> {
+    feed: Feed<S>,
     control: &'a Control,
 }
 
-impl Feeder<'_> {
+impl<S: CellSource> Feeder<'_, S> {
     /// Sends everything in the order of the entries.
-    async fn feed<S: CellSource>(&self, source: &S, mut view: S::View, unit_url: &str) -> Result<(), Fed> {
+    async fn feed(mut self, mut view: S::View, unit_url: &str) -> Result<(), Fed> {
         let summary = view.summary().clone();
         let modified = updated(&summary.document).unwrap_or_default();
         self.head(&summary, unit_url, modified).await?;
@@ -90,33 +65,36 @@ impl Feeder<'_> {
         // From here on nothing holds the database: contents are write-once.
         let tree = view.seal().await?;
         failpoint::reached("export.view_closed");
-        self.tree(source, tree).await?;
+        for node in tree {
+            self.node(node?).await?;
+        }
         let content = Amount { documents: 0, files: summary.files, bytes: summary.file_bytes };
-        self.send(Piece::End(Totals { documents: summary.documents, content })).await
+        self.feed.end(Totals { documents: summary.documents, content }).await
     }
 
-    async fn head(&self, summary: &Summary, unit_url: &str, modified: i64) -> Result<(), Fed> {
+    async fn head(&mut self, summary: &Summary, unit_url: &str, modified: i64) -> Result<(), Fed> {
         let small = |name: &str| EntryHead { name: name.to_owned(), modified, large: false };
-        self.send(Piece::Directory(small(layout::ODATA_DIR))).await?;
-        self.send(Piece::Directory(small(layout::WEBDAV_DIR))).await?;
+        self.feed.whole(small(layout::ODATA_DIR), Bytes::new()).await?;
+        self.feed.whole(small(layout::WEBDAV_DIR), Bytes::new()).await?;
         let manifest = Manifest {
             export_version: layout::EXPORT_VERSION,
             unit_url: unit_url.to_owned(),
             create_date: summary.taken_at,
         };
         let manifest = serde_json::to_vec(&manifest).map_err(|e| Failure::internal(e.to_string()))?;
-        self.send(Piece::Whole(small(layout::MANIFEST), manifest.into())).await?;
-        self.send(Piece::Whole(small(layout::CELL), summary.document.clone().into())).await
+        self.feed.whole(small(layout::MANIFEST), manifest.into()).await?;
+        self.feed.whole(small(layout::CELL), summary.document.clone().into()).await
     }
 
     /// All sixteen entries, the empty ones too.
-    async fn documents<V: CellView>(&self, view: &mut V, summary: &Summary, modified: i64) -> Result<(), Fed> {
+    async fn documents(&mut self, view: &mut S::View, summary: &Summary, modified: i64) -> Result<(), Fed> {
         let (sender, batches) = mpsc::channel(2);
+        let control = self.control;
         let reading = async {
             tokio::select! {
                 // Dropping the read in the middle is fine: the view and its connection are given up with it.
                 read = view.documents(sender) => read,
-                () = self.control.wait() => Err(self.stop()),
+                () = control.wait() => Err(stop(control)),
             }
         };
         // Owns the receiver: when a batch cannot be written, dropping it ends the reading.
@@ -132,7 +110,7 @@ impl Feeder<'_> {
                     self.begin(begin, summary, modified).await?;
                     open = Some(begin);
                 }
-                self.send(Piece::Lines(batch.lines, batch.count)).await?;
+                self.feed.lines(batch.lines, batch.count).await?;
             }
             for begin in next {
                 self.begin(begin, summary, modified).await?;
@@ -144,20 +122,13 @@ impl Feeder<'_> {
         Ok(read?)
     }
 
-    async fn begin(&self, document_type: DocumentType, summary: &Summary, modified: i64) -> Result<(), Fed> {
+    async fn begin(&mut self, document_type: DocumentType, summary: &Summary, modified: i64) -> Result<(), Fed> {
         let most = summary.documents[document_type.index()].saturating_mul(limits::DOCUMENT as u64 + 1);
         let head = EntryHead { name: document_type.entry().to_owned(), modified, large: is_large(most) };
-        self.send(Piece::Documents(document_type, head)).await
+        self.feed.documents(document_type, head).await
     }
 
-    async fn tree<S: CellSource>(&self, source: &S, tree: Tree) -> Result<(), Fed> {
-        for node in tree {
-            self.node(source, node?).await?;
-        }
-        Ok(())
-    }
-
-    async fn node<S: CellSource>(&self, source: &S, node: Node) -> Result<(), Fed> {
+    async fn node(&mut self, node: Node) -> Result<(), Fed> {
         let below = |name: &str| match (node.path.as_str(), name) {
             ("", name) => format!("{}{name}", layout::WEBDAV_DIR),
             (path, "") => format!("{}{path}", layout::WEBDAV_DIR),
@@ -167,67 +138,31 @@ impl Feeder<'_> {
         let Some(pmeta) = &node.pmeta else {
             // A plain file that a unit left behind: no directory, no metadata.
             return match node.content {
-                Some(content) => self.content(source, head(below(""), 0, is_large(content.size)), content).await,
+                Some(content) => self.feed.content(head(below(""), 0, is_large(content.size)), content).await,
                 None => Ok(()),
             };
         };
         let modified = node_updated(pmeta).map_err(|e| Failure::pmeta(&node.path, e))?;
         if !node.path.is_empty() {
-            self.send(Piece::Directory(head(format!("{}/", below("")), modified, false))).await?;
+            self.feed.whole(head(format!("{}/", below("")), modified, false), Bytes::new()).await?;
         }
         let metadata = Bytes::copy_from_slice(pmeta.as_bytes());
-        self.send(Piece::Whole(head(below(layout::PMETA), modified, false), metadata)).await?;
+        self.feed.whole(head(below(layout::PMETA), modified, false), metadata).await?;
         match node.content {
             None => Ok(()),
             Some(content) => {
                 let head = head(below(layout::CONTENT), modified, is_large(content.size));
-                self.content(source, head, content).await
+                self.feed.content(head, content).await
             }
-        }
-    }
-
-    async fn content<S: CellSource>(&self, source: &S, head: EntryHead, content: ContentRef) -> Result<(), Fed> {
-        let path = head.name.clone();
-        let broken = |e| Fed::Failed(Failure::content(&path, e));
-        self.send(Piece::Content(head, content)).await?;
-        let mut pieces = source.content(content.id).await.map_err(broken)?;
-        let beginning = beginning(&mut pieces).await.map_err(broken)?;
-        self.send(Piece::Bytes(beginning)).await?;
-        while let Some(piece) = next_piece(&mut pieces).await.map_err(broken)? {
-            self.send(Piece::Bytes(piece)).await?;
-        }
-        Ok(())
-    }
-
-    async fn send(&self, piece: Piece) -> Result<(), Fed> {
-        if self.control.stopped().is_some() {
-            return Err(self.stop().into());
-        }
-        self.pieces.send(piece).await.map_err(|_| Fed::WriterGone)
-    }
-
-    fn stop(&self) -> Failure {
-        match self.control.stopped() {
-            Some(reason) => Failure::stopped(reason),
-            None => Failure::internal("asked to stop without a reason".to_owned()),
         }
     }
 }
 
-/// Gathers the first [`limits::SAMPLE`] bytes, or everything if there is less.
-async fn beginning(pieces: &mut Pieces) -> Result<Bytes, object_store::Error> {
-    let Some(first) = next_piece(pieces).await? else { return Ok(Bytes::new()) };
-    if first.len() >= limits::SAMPLE {
-        return Ok(first);
+fn stop(control: &Control) -> Failure {
+    match control.stopped() {
+        Some(reason) => Failure::stopped(reason),
+        None => Failure::internal("asked to stop without a reason".to_owned()),
     }
-    let mut gathered = BytesMut::from(first);
-    while gathered.len() < limits::SAMPLE {
-        match next_piece(pieces).await? {
-            Some(piece) => gathered.extend_from_slice(&piece),
-            None => break,
-        }
-    }
-    Ok(gathered.freeze())
 }
 
 /// A zip must know beforehand which entries may pass 4 GiB. Incompressible bytes grow a little when deflated.

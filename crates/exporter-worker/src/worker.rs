@@ -1,5 +1,8 @@
 //! The worker process: opens what it needs, runs its slots, ends in order.
 
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use model::area::{BlobStore, SnapshotArea};
@@ -18,6 +21,7 @@ use crate::config::WorkerSettings;
 use crate::import::Places;
 use crate::listener::Listener;
 use crate::slot::Slot;
+use crate::snapshot::Packer;
 use crate::source::postgres::PostgresSource;
 use crate::sweeper;
 
@@ -50,8 +54,9 @@ impl Worker {
         let pool = store::pool(&database, "cell-export worker", settings.work.slots as u32 + 3)?;
         let (ringer, _) = doorbell::start(settings.broker.clone(), "exporter-worker");
         let attempts = Attempts {
-            source: PostgresSource::new(database.clone(), blobs.clone(), scratch.clone()),
+            source: Arc::new(PostgresSource::new(database.clone(), blobs.clone(), scratch.clone())),
             area,
+            packer: Packer::new(settings.work.effort, available_parallelism().map_or(1, NonZero::get)),
             places: Places { database: database.clone(), blobs: blobs.clone(), reserve: settings.area.reserve },
             unit_url: settings.unit.url(),
             scratch: scratch.clone(),

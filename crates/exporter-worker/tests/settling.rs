@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 use exporter_worker::attempt::Attempts;
 use exporter_worker::import::Places;
+use exporter_worker::snapshot::{Effort, Packer};
 use exporter_worker::source::postgres::PostgresSource;
 use model::area::{BlobStore, SnapshotArea};
 use model::cell::{CellId, CellName};
@@ -42,7 +44,8 @@ async fn a_snapshot_outlives_a_commit_without_an_answer(pool: PgPool) {
     let blobs = BlobStore::open(directory.path()).unwrap();
     let database: SecretString = pool.connect_options().to_url_lossy().to_string().into();
     let attempts = Attempts {
-        source: PostgresSource::new(database.clone(), blobs.clone(), directory.path().to_owned()),
+        source: Arc::new(PostgresSource::new(database.clone(), blobs.clone(), directory.path().to_owned())),
+        packer: Packer::new(Effort::default(), 1),
         area: area.clone(),
         places: Places { database: database.clone(), blobs, reserve: 0 },
         unit_url: "http://localhost/".to_owned(),

@@ -94,8 +94,16 @@ pub const MOVES: usize = 50_000;
 pub const BATCHES_WAITING: usize = 4;
 /// Bytes that are read, sent through a channel or written in one piece.
 pub const PIECE: usize = 256 << 10;
-/// Pieces waiting between the reader of a cell and the writer of its snapshot.
+/// Pieces between the reader of a cell and the writer of its snapshot, being compressed or waiting.
 pub const PIECES_WAITING: usize = 8;
+/// Small entries that are packed together.
+pub const SMALL_ENTRIES: usize = 192;
+/// Finished bytes of a snapshot that are read back at once.
+pub const STRETCH: u64 = 4 << 20;
+/// Messages to the thread that reads a snapshot back.
+pub const STRETCHES_WAITING: usize = 4;
+/// What is read at once to look at the header of an entry: it, its name and its extra fields.
+pub const LOCAL_HEADER: usize = 512;
 /// Beginning of a content that is compressed on trial, to see whether compressing it is worth while.
 pub const SAMPLE: usize = 64 << 10;
 

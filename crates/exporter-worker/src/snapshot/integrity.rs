@@ -1,13 +1,13 @@
-//! `99_integrity.json`: size and SHA-256 of every entry but the manifest (the only one that differs between two exports
-//! of the same state) and itself, and counts per document type.
+//! `99_integrity.json`: size and SHA-256 of every entry but directories, the manifest (the only one that differs between
+//! two exports of the same state) and itself, and counts per document type.
 //!
-//! The records are spooled to a temporary file while the snapshot is written: as many as there are entries.
+//! The records, of all entries, are spooled to a temporary file while the snapshot is written: there may be any number.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use model::layout::DocumentType;
+use model::layout::{self, DocumentType};
 use serde::{Deserialize, Serialize};
 
 use super::Totals;
@@ -69,6 +69,9 @@ pub(super) fn write(out: &mut impl Write, totals: &Totals, records: &mut Records
     write!(out, "}},\"files\":{},\"bytes\":{},\"entries\":[", totals.content.files, totals.content.bytes)?;
     let mut comma = "";
     while let Some(record) = records.next()? {
+        if record.name.ends_with('/') || record.name == layout::MANIFEST {
+            continue;
+        }
         writeln!(out, "{comma}")?;
         serde_json::to_writer(&mut *out, &record)?;
         comma = ",";

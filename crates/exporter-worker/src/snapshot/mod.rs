@@ -1,10 +1,13 @@
 //! Making a snapshot file: pieces in, one complete, proved and durable file out.
 //!
-//! The work is synchronous and runs on a thread of its own, fed through a bounded channel: compressing must not hold
-//! up the runtime, and a blocked disk must not hold up a heartbeat.
+//! `feed.rs` takes entries, `pack.rs` compresses them on all cores, `writer.rs` puts them into the file in their order, on a
+//! thread of its own, and `prove.rs` reads them back on another. Between them are bounded channels: compressing must not
+//! hold up the runtime, and a blocked disk must not hold up a heartbeat.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use model::area::{Part, SnapshotArea, SnapshotKey};
@@ -13,52 +16,56 @@ use model::job::Amount;
 use model::layout::DocumentType;
 use model::limits;
 use model::store::jobs::FinishedBlob;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::container::EntryHead;
+use self::container::Method;
+pub use self::deflate::Effort;
+pub use self::feed::{Fed, Feed};
+use self::output::Output;
+pub use self::pack::Packer;
+use self::pack::{Block, Packed, Pending};
 use crate::control::Control;
 use crate::failure::Failure;
-use crate::source::ContentRef;
+use crate::source::{CellSource, ContentRef};
 
-mod guarded;
+mod container;
+mod deflate;
+mod feed;
 mod integrity;
+#[expect(unsafe_code, reason = "the compressor is written in C")]
+mod isal;
+mod output;
+mod pack;
 mod prove;
-mod trial;
-mod utf8_flag;
 mod writer;
 
 /// What the writer is told, in the order of the entries.
 #[derive(Debug)]
-pub enum Piece {
-    /// A directory; the name ends with `/`.
-    Directory(EntryHead),
-    /// A small entry, whole.
-    Whole(EntryHead, Bytes),
-    /// The entry of a document type begins. It ends where another entry begins.
-    Documents(DocumentType, EntryHead),
-    /// Lines of the type that began last.
-    Lines(Bytes, u64),
-    /// The contents of a file begin; the entry is checked against what the source says of it.
-    Content(EntryHead, ContentRef),
-    /// Bytes of the contents that began last. The first piece decides whether they are compressed: it holds
-    /// [`limits::SAMPLE`] bytes or everything.
+enum Piece {
+    /// Small entries, whole.
+    Small(Pending<Vec<Packed>>),
+    /// A long entry begins. It ends where another entry begins.
+    Begin(EntryHead, Method, Of),
+    /// Deflated data of the entry that began last, and how many documents they are.
+    Block(Pending<Block>, u64),
+    /// Stored data of the entry that began last.
     Bytes(Bytes),
-    /// All was sent. Without it the file is thrown away.
+    /// All was sent.
     End(Totals),
 }
 
-/// Name and time of an entry.
-#[derive(Debug, Clone)]
-pub struct EntryHead {
-    /// Whole name within the zip.
-    pub name: String,
-    /// Time of the entry, epoch milliseconds.
-    pub modified: i64,
-    /// Whether the entry may grow beyond 4 GiB, which a zip must know beforehand.
-    pub large: bool,
+/// What a long entry holds.
+#[derive(Debug)]
+enum Of {
+    Documents(DocumentType),
+    /// Contents, and what the source says of them.
+    Content(ContentRef),
 }
 
 /// What the source says the snapshot must hold.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Documents of each type.
     pub documents: [u64; DocumentType::ALL.len()],
@@ -66,55 +73,94 @@ pub struct Totals {
     pub content: Amount,
 }
 
+impl Totals {
+    fn file(&mut self, size: u64) {
+        self.content.files += 1;
+        self.content.bytes += size;
+    }
+}
+
 /// Where the finished file, or why there is none, is heard of.
 pub type Finished = oneshot::Receiver<Result<FinishedBlob, Failure>>;
 
-/// Starts the thread. The snapshot's key and digest come back once the file is durable under its final name.
+/// Where a snapshot goes, and how.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The area.
+    pub area: SnapshotArea,
+    /// Its key there.
+    pub key: SnapshotKey,
+    /// Directory for temporary files.
+    pub scratch: PathBuf,
+    /// Who compresses.
+    pub packer: Packer,
+}
+
+/// Starts the threads. The snapshot's key and digest come back once the file is durable under its final name.
 ///
 /// # Errors
 /// When the part file or the thread cannot be made.
-pub fn start(
-    area: SnapshotArea,
-    scratch: PathBuf,
-    key: SnapshotKey,
-    control: Control,
-) -> Result<(mpsc::Sender<Piece>, Finished), Failure> {
+pub fn start<S: CellSource>(place: Place, source: Arc<S>, control: &Control) -> Result<(Feed<S>, Finished), Failure> {
     let doing = "create snapshot file";
-    let part = area.create_part(&key).map_err(|e| Failure::io(doing, e))?;
+    let part = place.area.create_part(&place.key).map_err(|e| Failure::io(doing, e))?;
     let (pieces, receiver) = mpsc::channel(limits::PIECES_WAITING);
+    let feed = Feed::new(source, pieces, place.packer.clone(), control.clone());
     let (done, result) = oneshot::channel();
-    let span = tracing::Span::current();
+    let (span, runtime, control) = (tracing::Span::current(), Handle::current(), control.clone());
     std::thread::Builder::new()
         .name("snapshot".into())
         .spawn(move || {
             let _span = span.entered();
-            let made = catch_unwind(AssertUnwindSafe(|| make(&area, &scratch, part, &key, receiver, &control)));
+            let made = catch_unwind(AssertUnwindSafe(|| make(&place, part, receiver, &runtime, &control)));
             let made = made.unwrap_or_else(|panic| Err(Failure::internal(panic_text(panic.as_ref()))));
             let _ = done.send(made);
         })
         .map_err(|e| Failure::io(doing, e))?;
-    Ok((pieces, result))
+    Ok((feed, result))
 }
 
 /// Writes, proves and publishes. On any error the part file is removed and nothing was visible.
 fn make(
-    area: &SnapshotArea,
-    scratch: &Path,
+    place: &Place,
     part: Part,
-    key: &SnapshotKey,
     pieces: mpsc::Receiver<Piece>,
+    runtime: &Handle,
     control: &Control,
 ) -> Result<FinishedBlob, Failure> {
     failpoint::reached("export.part_made");
-    let written = writer::write(area, scratch, &part, pieces, control)?;
+    let (written, read) = write(place, &part, pieces, runtime, control)?;
     failpoint::reached("export.zip_finished");
-    utf8_flag::set(&part)?;
-    let proved = prove::prove(&part, written, control)?;
+    let (size, sha256) = prove::directory(&part, written, read, control)?;
     failpoint::reached("export.proved");
     part.publish().map_err(|e| Failure::io("sync failed", e))?;
     failpoint::reached("export.durable");
     let contents = control.progress().done;
-    Ok(FinishedBlob { key: key.text(), size: proved.size, sha256: proved.sha256, contents })
+    Ok(FinishedBlob { key: place.key.text(), size, sha256, contents })
+}
+
+/// Writes the file, while another thread reads it back.
+fn write(
+    place: &Place,
+    part: &Part,
+    pieces: mpsc::Receiver<Piece>,
+    runtime: &Handle,
+    control: &Control,
+) -> Result<(writer::Written, prove::ReadBack), Failure> {
+    let io = |e| Failure::io("create snapshot file", e);
+    let (teller, told) = sync_channel(limits::STRETCHES_WAITING);
+    let output = Output::new(part.writer().map_err(io)?, place.area.clone(), teller);
+    let file = part.reopen().map_err(io)?;
+    std::thread::scope(|scope| {
+        let following = std::thread::Builder::new().name("read back".into());
+        let following = following.spawn_scoped(scope, move || prove::follow(file, &told, control)).map_err(io)?;
+        let written = writer::write(output, &place.scratch, pieces, &place.packer, runtime, control);
+        let read = following.join().unwrap_or_else(|panic| Err(Failure::internal(panic_text(panic.as_ref()))));
+        match (written, read) {
+            (Ok(written), Ok(read)) => Ok((written, read)),
+            // The follower gave up first; the writer only saw that nobody listened.
+            (_, Err(failure)) | (Err(failure), Ok(_)) => Err(failure),
+        }
+    })
 }
 
 /// The text of a panic, for the log.
@@ -125,50 +171,105 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek, SeekFrom, Write};
+    use std::collections::HashMap;
+    use std::os::unix::fs::FileExt;
+    use std::path::Path;
+    use std::sync::mpsc::Receiver;
 
+    use futures_util::{FutureExt, StreamExt};
+    use model::area::Pieces;
+    use model::cell::CellId;
     use sha2::{Digest, Sha256};
     use uuid::Uuid;
 
+    use super::output::Told;
+    use super::prove::{directory, follow};
+    use super::writer::Written;
     use super::*;
+    use crate::source::postgres::PostgresView;
 
-    const CONTENT: &[u8] = b"hello hello hello hello hello hello";
+    /// Contents by their id; no documents.
+    #[derive(Default)]
+    struct Contents(HashMap<Uuid, Bytes>);
+
+    impl CellSource for Contents {
+        type View = PostgresView;
+
+        async fn open(&self, _: &CellId) -> Result<PostgresView, Failure> {
+            Err(Failure::cell_gone())
+        }
+
+        async fn small_contents(&self, contents: Vec<ContentRef>) -> Vec<Result<Bytes, object_store::Error>> {
+            contents.iter().map(|content| Ok(self.0[&content.id].clone())).collect()
+        }
+
+        /// In pieces of any length.
+        async fn content(&self, id: Uuid) -> Result<Pieces, object_store::Error> {
+            let pieces: Vec<_> = self.0[&id].chunks(100_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+            Ok(futures_util::stream::iter(pieces).boxed())
+        }
+    }
+
+    impl Contents {
+        fn add(&mut self, bytes: Vec<u8>) -> ContentRef {
+            let id = Uuid::from_u128(self.0.len() as u128);
+            let content = ContentRef { id, size: bytes.len() as u64, sha256: Sha256::digest(&bytes).into() };
+            self.0.insert(id, bytes.into());
+            content
+        }
+    }
 
     fn head(name: &str) -> EntryHead {
         EntryHead { name: name.to_owned(), modified: 0, large: false }
     }
 
-    fn totals() -> Totals {
-        let mut documents = [0; DocumentType::ALL.len()];
-        documents[DocumentType::Role.index()] = 2;
-        Totals { documents, content: Amount { documents: 0, files: 1, bytes: CONTENT.len() as u64 } }
+    fn noise(length: usize) -> Vec<u8> {
+        let mut noise = vec![0; length];
+        fastrand::Rng::with_seed(3).fill(&mut noise);
+        noise
     }
 
-    fn pieces() -> Vec<Piece> {
-        let sha256 = Sha256::digest(CONTENT).into();
-        let content = ContentRef { id: Uuid::nil(), size: CONTENT.len() as u64, sha256 };
-        vec![
-            Piece::Directory(head("10_odata/")),
-            Piece::Whole(head("00_manifest.json"), Bytes::from_static(b"{}")),
-            Piece::Documents(DocumentType::Role, head(DocumentType::Role.entry())),
-            Piece::Lines(Bytes::from_static(b"{}\n{}\n"), 2),
-            Piece::Content(head("20_webdav/__/a/content"), content),
-            Piece::Bytes(Bytes::from_static(CONTENT)),
-            Piece::End(totals()),
-        ]
+    /// What the tests put into a snapshot, and what they say there is.
+    struct Cell {
+        contents: Contents,
+        files: Vec<(&'static str, ContentRef)>,
+        lines: &'static [u8],
+        totals: Totals,
+        end: bool,
     }
 
-    fn place() -> (tempfile::TempDir, SnapshotArea, SnapshotKey) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let area = SnapshotArea::open(directory.path(), 0).expect("an area");
-        let key = SnapshotKey { job: Uuid::from_u128(1), attempt: 1, token: Uuid::from_u128(2) };
-        (directory, area, key)
+    impl Cell {
+        /// A role or two, a small file, a long one that shrinks and a long one that does not.
+        fn new() -> Self {
+            let mut contents = Contents::default();
+            let files = vec![
+                ("20_webdav/__/a/content", contents.add(b"hello ".repeat(9))),
+                ("20_webdav/__/写真/content", contents.add(noise(600_000))),
+                ("20_webdav/__/z/content", contents.add(b"long ago ".repeat(80_000))),
+            ];
+            let mut totals = Totals::default();
+            totals.documents[DocumentType::Role.index()] = 2;
+            files.iter().for_each(|(_, content)| totals.file(content.size));
+            Self { contents, files, lines: b"{}\n{}\n", totals, end: true }
+        }
+
+        async fn feed(self, mut feed: Feed<Contents>) -> Result<(), Fed> {
+            feed.whole(head("10_odata/"), Bytes::new()).await?;
+            feed.whole(head("00_manifest.json"), Bytes::from_static(b"{}")).await?;
+            feed.documents(DocumentType::Role, head(DocumentType::Role.entry())).await?;
+            feed.lines(Bytes::from_static(self.lines), 2).await?;
+            feed.documents(DocumentType::Link, head(DocumentType::Link.entry())).await?;
+            for (name, content) in self.files {
+                feed.content(head(name), content).await?;
+            }
+            if self.end { feed.end(self.totals).await } else { Ok(()) }
+        }
     }
 
-    fn send(pieces: Vec<Piece>) -> mpsc::Receiver<Piece> {
-        let (sender, receiver) = mpsc::channel(pieces.len().max(1));
-        pieces.into_iter().for_each(|p| sender.try_send(p).expect("room for all"));
-        receiver
+    fn place(directory: &Path) -> Place {
+        let area = SnapshotArea::open(directory, 0).expect("an area");
+        let key = SnapshotKey { job: Uuid::from_u128(1), attempt: 1, token: Uuid::new_v4() };
+        Place { area, key, scratch: directory.to_owned(), packer: Packer::new(Effort::default(), 2) }
     }
 
     fn files(directory: &Path) -> Vec<PathBuf> {
@@ -176,118 +277,160 @@ mod tests {
         jobs.flat_map(|job| std::fs::read_dir(job.path()).expect("a job").flatten().map(|f| f.path())).collect()
     }
 
-    fn made(pieces: Vec<Piece>, control: &Control) -> (Result<FinishedBlob, Failure>, Vec<PathBuf>) {
-        let (directory, area, key) = place();
-        let part = area.create_part(&key).expect("a part file");
-        let made = make(&area, directory.path(), part, &key, send(pieces), control);
+    async fn made(mut cell: Cell, control: &Control) -> (Result<FinishedBlob, Failure>, Vec<PathBuf>) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let source = Arc::new(std::mem::take(&mut cell.contents));
+        let (feed, finished) = start(place(directory.path()), source, control).expect("started");
+        let fed = cell.feed(feed).await;
+        let made = finished.await.expect("an answer");
+        if let (Err(Fed::Failed(failure)), Ok(made)) = (fed, &made) {
+            panic!("{failure:?} {made:?}");
+        }
         (made, files(directory.path()))
     }
 
-    #[test]
-    fn a_whole_snapshot_is_published_under_its_key() {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_whole_snapshot_is_published_under_its_key() {
         let control = Control::default();
-        let (made, files) = made(pieces(), &control);
+        let (made, files) = made(Cell::new(), &control).await;
         let made = made.expect("published");
         assert_eq!(files.len(), 1);
         assert!(files[0].ends_with(&made.key), "{files:?} {}", made.key);
         let done = control.progress().done;
-        assert_eq!((done.documents, done.files), (2, 1));
+        assert_eq!((done.documents, done.files), (2, 3));
     }
 
-    #[test]
-    fn whatever_is_wrong_with_the_pieces_nothing_is_left() {
-        let without_end = || pieces().into_iter().take(6).collect::<Vec<_>>();
-        let mut other_bytes = pieces();
-        other_bytes[5] = Piece::Bytes(Bytes::from(vec![b'x'; CONTENT.len()]));
-        let mut lost_document = pieces();
-        lost_document[3] = Piece::Lines(Bytes::from_static(b"{}\n"), 1);
-        let mut lost_file = pieces();
-        lost_file.drain(4..6);
-        let mut same_name_twice = pieces();
-        same_name_twice.insert(2, Piece::Whole(head("00_manifest.json"), Bytes::new()));
-        for (what, pieces) in [
-            ("the reader went away", without_end()),
-            ("other contents than announced", other_bytes),
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whatever_is_wrong_with_the_pieces_nothing_is_left() {
+        let without_end = Cell { end: false, ..Cell::new() };
+        let differing = |file: usize| {
+            let mut cell = Cell::new();
+            cell.files[file].1.sha256[0] ^= 1;
+            cell
+        };
+        let lost_document = Cell { lines: b"{}\n", ..Cell::new() };
+        let mut lost_file = Cell::new();
+        lost_file.files.pop();
+        for (what, cell) in [
+            ("the reader went away", without_end),
+            ("other contents than announced", differing(0)),
+            ("other long contents", differing(1)),
+            ("other long contents, deflated", differing(2)),
             ("a document less than the source has", lost_document),
             ("a file less than the source has", lost_file),
-            ("one name twice", same_name_twice),
         ] {
-            let (made, files) = made(pieces, &Control::default());
+            let (made, files) = made(cell, &Control::default()).await;
             assert!(made.is_err(), "{what}");
             assert_eq!(files, Vec::<PathBuf>::new(), "{what}");
         }
         let stopped = Control::default();
         stopped.stop(crate::control::StopReason::Cancelled);
-        let (made, files) = made(pieces(), &stopped);
+        let (made, files) = made(Cell::new(), &stopped).await;
         assert!(made.is_err());
         assert_eq!(files, Vec::<PathBuf>::new());
     }
 
+    /// What the writer left, and what it told.
+    async fn written(place: &Place, mut cell: Cell) -> (Part, Written, Vec<Told>) {
+        let part = place.area.create_part(&place.key).expect("a part file");
+        let (teller, told) = sync_channel(1000);
+        let output = Output::new(part.writer().expect("a handle"), place.area.clone(), teller);
+        let (pieces, receiver) = mpsc::channel(limits::PIECES_WAITING);
+        let control = Control::default();
+        let source = Arc::new(std::mem::take(&mut cell.contents));
+        let feed = Feed::new(source, pieces, place.packer.clone(), control.clone());
+        let (scratch, packer, runtime) = (place.scratch.clone(), place.packer.clone(), Handle::current());
+        let writing =
+            tokio::task::spawn_blocking(move || writer::write(output, &scratch, receiver, &packer, &runtime, &control));
+        cell.feed(feed).await.expect("fed");
+        let written = writing.await.expect("no panic").expect("written");
+        (part, written, told.into_iter().collect())
+    }
+
+    fn read_back(part: &Part, told: &[Told]) -> Result<prove::ReadBack, Failure> {
+        let (teller, receiver): (_, Receiver<Told>) = sync_channel(told.len());
+        told.iter().for_each(|told| {
+            let told = match told {
+                Told::Sync => Told::Sync,
+                Told::Finished { length, crc32 } => Told::Finished { length: *length, crc32: *crc32 },
+            };
+            teller.send(told).expect("room");
+        });
+        drop(teller);
+        follow(part.reopen().expect("a file"), &receiver, &Control::default())
+    }
+
     /// Every byte matters: whichever is changed after writing, the proof fails.
-    #[test]
-    fn a_file_that_changed_under_way_is_not_proved() {
-        let (directory, area, key) = place();
-        let control = Control::default();
-        let size = {
-            let part = area.create_part(&key).expect("a part file");
-            writer::write(&area, directory.path(), &part, send(pieces()), &control).expect("written");
-            part.reopen().and_then(|f| f.metadata()).expect("its size").len()
-        };
-        let mut proved = 0;
-        for at in 0..size {
-            let part = area.create_part(&key).expect("a part file");
-            let written = writer::write(&area, directory.path(), &part, send(pieces()), &control).expect("written");
-            utf8_flag::set(&part).expect("marked");
-            let mut file = part.writer().expect("a handle");
-            let mut byte = [0];
-            std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, at).expect("a byte");
-            file.seek(SeekFrom::Start(at)).expect("there");
-            file.write_all(&[byte[0] ^ 0x10]).expect("changed");
-            if prove::prove(&part, written, &control).is_ok() {
-                proved += 1;
-            }
-        }
-        // Times, versions and attributes in headers, and the two entries that are not proved by digest but by CRC, leave
-        // some bytes that no reader of contents depends on.
-        assert!(proved < size / 4, "{proved} of {size} changes went unnoticed");
-    }
-
-    /// Sound in itself, with the right counts, but not what was written: only the digests tell.
-    #[test]
-    fn another_snapshot_is_not_proved() {
-        let (directory, area, key) = place();
-        let control = Control::default();
-        let write = |pieces| {
-            let part = area.create_part(&key).expect("a part file");
-            let written = writer::write(&area, directory.path(), &part, send(pieces), &control).expect("written");
-            utf8_flag::set(&part).expect("marked");
-            (part, written)
-        };
-        let mut others = pieces();
-        others[3] = Piece::Lines(Bytes::from_static(b"{}\n[]\n"), 2);
-        let (part, other_written) = write(others);
-        let moved = directory.path().join("other.zip");
-        std::io::copy(&mut part.reopen().expect("open"), &mut std::fs::File::create(&moved).expect("a file"))
-            .expect("copied");
-        prove::prove(&part, other_written, &control).expect("sound in itself");
-        drop(part);
-        let (part, written) = write(pieces());
-        let mut file = part.writer().expect("a handle");
-        let other = std::fs::read(&moved).expect("the other one");
-        file.set_len(other.len() as u64).and_then(|()| file.seek(SeekFrom::Start(0))).expect("emptied");
-        file.write_all(&other).expect("replaced");
-        assert!(prove::prove(&part, written, &control).is_err());
-    }
-
-    #[test]
-    fn a_full_disk_is_told_apart() {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_changed_under_way_is_not_proved() {
         let directory = tempfile::tempdir().expect("a directory");
-        let area = SnapshotArea::open(directory.path(), u64::MAX).expect("an area");
-        assert_eq!(area.free().expect("an answer"), 0);
-        let mut file = guarded::Guarded::new(tempfile::tempfile().expect("a file"), area, guarded::Abandon::default());
-        let piece = vec![0; 8 << 20];
-        let failed = (0..20).find_map(|_| file.write_all(&piece).err()).expect("it looks at the disk");
-        assert_eq!(failed.kind(), std::io::ErrorKind::StorageFull);
-        assert!(file.write_all(&piece).is_ok(), "from then on everything is swallowed");
+        let mut cell = Cell::new();
+        cell.files.truncate(1);
+        cell.totals.content = Amount::default();
+        cell.totals.file(cell.files[0].1.size);
+        let place = place(directory.path());
+        let (part, written, told) = written(&place, cell).await;
+        let file = part.writer().expect("a handle");
+        for at in 0..written.size {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).expect("a byte");
+            file.write_all_at(&[byte[0] ^ 0x10], at).expect("changed");
+            assert!(read_back(&part, &told).is_err(), "byte {at}");
+            file.write_all_at(&byte, at).expect("changed back");
+        }
+        let read = read_back(&part, &told).expect("as it was");
+        self::directory(&part, written, read, &Control::default()).expect("as it was");
+    }
+
+    /// Sound in itself, but not what was written: only the list tells.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_snapshot_is_not_proved() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let renamed = |name| {
+            let mut cell = Cell::new();
+            cell.files[2].0 = name;
+            cell
+        };
+        let cut = {
+            let mut cell = Cell::new();
+            cell.lines = b"{}\n[]\n\n\n\n";
+            cell.totals.documents[DocumentType::Role.index()] = 5;
+            cell
+        };
+        for (what, other) in [("another name", renamed("20_webdav/__/y/content")), ("another length", cut)] {
+            let (place, other_place) = (place(directory.path()), place(directory.path()));
+            let (_part, list, _) = written(&place, Cell::new()).await;
+            let (part, own_list, told) = written(&other_place, other).await;
+            let read = || read_back(&part, &told).expect("read back");
+            let confused = Written { records: list.records, directory: own_list.directory, size: own_list.size };
+            assert!(self::directory(&part, confused, read(), &Control::default()).is_err(), "{what}");
+            self::directory(&part, own_list, read(), &Control::default()).expect("sound in itself");
+        }
+    }
+
+    /// Bytes depend on the cell alone, however many cores there are and however contents arrive.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_same_cell_gives_the_same_bytes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut seen = Vec::new();
+        for cores in [1, 2, 5] {
+            let place = Place { packer: Packer::new(Effort::default(), cores), ..place(directory.path()) };
+            let (part, _, _) = written(&place, Cell::new()).await;
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut part.reopen().expect("a file"), &mut bytes).expect("read");
+            seen.push(bytes);
+        }
+        assert!(seen.windows(2).all(|two| two[0] == two[1]));
+    }
+
+    /// An attempt that was given up drops everything: nothing runs on.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_feed_that_is_dropped_ends_the_writer() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (feed, finished) =
+            start(place(directory.path()), Arc::new(Contents::default()), &Control::default()).expect("started");
+        drop(feed);
+        assert!(finished.map(|made| made.expect("an answer")).await.is_err());
+        assert_eq!(files(directory.path()), Vec::<PathBuf>::new());
     }
 }

@@ -1,11 +1,18 @@
-//! Reads a finished snapshot back before anybody may see it: every entry, CRC, count and digest, against what the
-//! source said and what was meant to be written.
+//! Reads a snapshot back before anybody may see it.
+//!
+//! Three proofs make one. Every piece that was deflated was inflated again on the spot, by another library, and compared
+//! (`deflate.rs`). A thread that follows the writer hands what was written to the disk, reads it back and compares it with
+//! what the writer meant to write, byte for byte by CRC, taking the digest of the whole file as it goes; so it is done
+//! soon after the writer. In the end the directory is read by a library that had no part in writing it, and
+//! compared with the list of what was written and with the local headers: every name, size and method, and that the
+//! entries fill the file without gap or overlap.
 
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::sync::mpsc::Receiver;
 
 use model::area::Part;
-use model::layout::{self, DocumentType};
-use model::limits;
+use model::{layout, limits};
 use sha2::{Digest, Sha256};
 use zip::CompressionMethod;
 use zip::ZipReadOptions;
@@ -13,139 +20,115 @@ use zip::read::Config;
 use zip::unstable::format::flags::ZipFlags;
 use zip::unstable::read::ZipIterable;
 
-use super::integrity::Records;
+use super::output::Told;
 use super::writer::Written;
 use crate::control::Control;
 use crate::failure::Failure;
 
-/// The whole file, proved.
+/// The bytes of the file, as they are there.
 #[derive(Debug)]
-pub(super) struct Proved {
-    pub(super) size: u64,
-    pub(super) sha256: [u8; 32],
+pub(super) struct ReadBack {
+    size: u64,
+    sha256: [u8; 32],
 }
 
-/// Proves the file.
+/// Follows the writer of `file` until it says no more.
+///
+/// # Errors
+/// [`Failure`] when the disk refuses, or has other bytes than were written.
+pub(super) fn follow(mut file: File, told: &Receiver<Told>, control: &Control) -> Result<ReadBack, Failure> {
+    let (mut sha256, mut size) = (Sha256::new(), 0);
+    let mut buffer = vec![0; limits::PIECE];
+    while let Ok(told) = told.recv() {
+        match told {
+            Told::Sync => file.sync_data().map_err(io)?,
+            Told::Finished { length, crc32 } => {
+                let mut found = crc32fast::Hasher::new();
+                let mut left = length;
+                while left > 0 {
+                    if let Some(reason) = control.stopped() {
+                        return Err(Failure::stopped(reason));
+                    }
+                    let piece = &mut buffer[..left.min(limits::PIECE as u64) as usize];
+                    file.read_exact(piece).map_err(io)?;
+                    found.update(piece);
+                    sha256.update(&*piece);
+                    left -= piece.len() as u64;
+                    control.moved(piece.len() as u64);
+                }
+                size += length;
+                if found.finalize() != crc32 {
+                    return Err(Failure::unproved(format!("the {length} bytes before {size} changed on the disk")));
+                }
+            }
+        }
+    }
+    Ok(ReadBack { size, sha256: sha256.finalize().into() })
+}
+
+/// Compares the directory with what was written. Returns size and SHA-256 of the whole file.
 ///
 /// # Errors
 /// [`Failure`] naming the first thing that is not as it should be.
-pub(super) fn prove(part: &Part, mut written: Written, control: &Control) -> Result<Proved, Failure> {
-    let io = |e| Failure::io("verify snapshot file", e);
-    let file = part.reopen().map_err(io)?;
-    // Reads one central header after the other, each with its local header and its bytes: constant memory. That no
-    // entry stands twice follows from the records, which must come in the order in which they were written.
-    let reader = |file| BufReader::with_capacity(limits::SAMPLE, file);
-    let headers = reader(part.reopen().map_err(io)?);
-    let bodies = reader(part.reopen().map_err(io)?);
+pub(super) fn directory(
+    part: &Part,
+    mut written: Written,
+    read: ReadBack,
+    control: &Control,
+) -> Result<(u64, [u8; 32]), Failure> {
+    let reader = |capacity| Ok(BufReader::with_capacity(capacity, part.reopen()?));
+    // Reads one central header after the other, each with its local header: constant memory. That no entry stands twice
+    // follows from the records, which must come in the order in which they were written.
+    let headers = reader(limits::SAMPLE).map_err(io)?;
+    let bodies = reader(limits::LOCAL_HEADER).map_err(io)?;
     let mut archive =
         ZipIterable::try_new(headers, Config::default()).map_err(unreadable)?.enforce_header_consistency(true);
     written.records.rewind().map_err(io)?;
-    let mut proof = Proof { control, records: &mut written.records, lines: [0; 16], files: 0, file_bytes: 0 };
+    let mut next = 0;
+    let mut complete = false;
     let mut entries = archive.files_with_reader(bodies, ZipReadOptions::new()).map_err(unreadable)?;
     while let Some(entry) = entries.next() {
-        proof.entry(entry.map_err(unreadable)?)?;
-    }
-    if let Some(record) = proof.records.next().map_err(io)? {
-        return Err(Failure::unproved(format!("{} was written but is not there", record.name)));
-    }
-    let content = (proof.files, proof.file_bytes);
-    if proof.lines != written.totals.documents
-        || content != (written.totals.content.files, written.totals.content.bytes)
-    {
-        return Err(Failure::unproved(format!(
-            "the source has {:?} documents and {:?} of files, the snapshot {:?} and {content:?}",
-            written.totals.documents, written.totals.content, proof.lines
-        )));
-    }
-    digest(file, control)
-}
-
-struct Proof<'a> {
-    control: &'a Control,
-    records: &'a mut Records,
-    lines: [u64; DocumentType::ALL.len()],
-    files: u64,
-    file_bytes: u64,
-}
-
-impl Proof<'_> {
-    fn entry(&mut self, mut entry: zip::read::ZipFile<'_, impl Read>) -> Result<(), Failure> {
-        let name = String::from_utf8(entry.name_raw().to_vec())
-            .map_err(|_| Failure::unproved("an entry name is not UTF-8".to_owned()))?;
-        if !entry.flags().matching(ZipFlags::LanguageEncoding) {
-            return Err(Failure::unproved(format!("{name} is not marked as UTF-8")));
-        }
-        if !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
-            return Err(Failure::unproved(format!("{name} is neither stored nor deflated")));
-        }
-        if entry.is_dir() {
-            return Ok(());
-        }
-        let mut sha256 = Sha256::new();
-        let (mut size, mut lines) = (0, 0);
-        let mut buffer = vec![0; limits::SAMPLE];
-        loop {
-            if let Some(reason) = self.control.stopped() {
-                return Err(Failure::stopped(reason));
-            }
-            // Reading to the end checks the CRC.
-            let n = entry.read(&mut buffer).map_err(|e| Failure::unproved(format!("{name}: {e}")))?;
-            if n == 0 {
-                break;
-            }
-            sha256.update(&buffer[..n]);
-            size += n as u64;
-            lines += buffer[..n].iter().filter(|b| **b == b'\n').count() as u64;
-            self.control.moved(n as u64);
-        }
-        if let Some(document_type) = DocumentType::ALL.into_iter().find(|t| t.entry() == name) {
-            self.lines[document_type.index()] = lines;
-        }
-        if name == layout::MANIFEST || name == layout::INTEGRITY {
-            return Ok(());
-        }
-        let record = self.records.next().map_err(|e| Failure::io("verify snapshot file", e))?;
-        let same = record.is_some_and(|r| {
-            r.name == name && r.size == size && r.sha256 == hex::encode(<[u8; 32]>::from(sha256.finalize()))
-        });
-        if !same {
-            return Err(Failure::unproved(format!("{name} does not read back as it was written")));
-        }
-        if is_content(&name) {
-            self.files += 1;
-            self.file_bytes += size;
-        }
-        Ok(())
-    }
-}
-
-/// Everything below the file tree that is not metadata is the contents of a file.
-fn is_content(name: &str) -> bool {
-    name.starts_with(layout::WEBDAV_DIR) && name.rsplit('/').next() != Some(layout::PMETA)
-}
-
-fn digest(mut file: std::fs::File, control: &Control) -> Result<Proved, Failure> {
-    let io = |e| Failure::io("verify snapshot file", e);
-    file.seek(SeekFrom::Start(0)).map_err(io)?;
-    let (mut sha256, mut size) = (Sha256::new(), 0);
-    let mut buffer = vec![0; limits::PIECE];
-    loop {
+        let entry = entry.map_err(unreadable)?;
         if let Some(reason) = control.stopped() {
             return Err(Failure::stopped(reason));
         }
-        let n = file.read(&mut buffer).map_err(io)?;
-        if n == 0 {
-            return Ok(Proved { size, sha256: sha256.finalize().into() });
+        let record = written.records.next().map_err(io)?;
+        let (name, size) = match &record {
+            Some(record) => (record.name.as_bytes(), Some(record.size)),
+            None if !complete => {
+                complete = true;
+                (layout::INTEGRITY.as_bytes(), None)
+            }
+            None => return Err(Failure::unproved("an entry too many".to_owned())),
+        };
+        let sized = entry.compression() == CompressionMethod::Deflated
+            || entry.compression() == CompressionMethod::Stored && entry.compressed_size() == entry.size();
+        let same = entry.name_raw() == name
+            && size.is_none_or(|size| size == entry.size())
+            && entry.flags().matching(ZipFlags::LanguageEncoding)
+            && sized
+            && entry.header_start() == next;
+        if !same {
+            let name = String::from_utf8_lossy(name);
+            return Err(Failure::unproved(format!("{name} is not in the directory as it was written")));
         }
-        sha256.update(&buffer[..n]);
-        size += n as u64;
-        control.moved(n as u64);
+        next = entry.data_start().ok_or_else(|| Failure::unproved("an entry without data".to_owned()))?
+            + entry.compressed_size();
+        control.moved(1);
     }
+    if !complete || next != written.directory || read.size != written.size {
+        return Err(Failure::unproved(format!("{next} of {} bytes are accounted for", written.directory)));
+    }
+    Ok((read.size, read.sha256))
+}
+
+fn io(error: io::Error) -> Failure {
+    Failure::io("verify snapshot file", error)
 }
 
 fn unreadable(error: zip::result::ZipError) -> Failure {
     if let zip::result::ZipError::Io(error) = error {
-        return Failure::io("verify snapshot file", error);
+        return io(error);
     }
     Failure::unproved(error.to_string())
 }

@@ -1,258 +1,288 @@
-//! Turns pieces into zip entries. Entry order, times and bytes are a pure function of the pieces.
+//! Turns packed pieces into zip entries, in order. Entry order, times and bytes are a pure function of the pieces.
 
-use std::io::{BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use chrono::{DateTime, Datelike, Timelike};
-use model::area::{Part, SnapshotArea};
+use bytes::Bytes;
 use model::failpoint;
 use model::job::Amount;
 use model::layout;
 use model::limits;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipWriter};
 
-use super::guarded::{Abandon, Guarded};
+use super::container::{self, Data, EntryHead, Method};
+use super::deflate;
 use super::integrity::{self, Record, Records, Spool};
-use super::trial::Trial;
-use super::{EntryHead, Piece, Totals};
+use super::output::Output;
+use super::pack::{Packed, Packer, joined};
+use super::{Of, Piece, Totals};
 use crate::control::Control;
 use crate::failure::Failure;
 use crate::source::ContentRef;
-
-/// The knee of the curve: from 2 on, each level costs much time and saves little space.
-const LEVEL: i64 = 2;
 
 /// What was written.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) records: Records,
-    pub(super) totals: Totals,
+    /// Where the central directory begins: every byte before it belongs to an entry.
+    pub(super) directory: u64,
+    pub(super) size: u64,
 }
 
-/// Writes everything up to the central directory.
+/// Writes everything.
 ///
 /// # Errors
-/// [`Failure`]; the part file then holds nothing that could be taken for an archive.
+/// [`Failure`]; the file has no end then, and is no archive.
 pub(super) fn write(
-    area: &SnapshotArea,
+    output: Output,
     scratch: &Path,
-    part: &Part,
     mut pieces: mpsc::Receiver<Piece>,
+    packer: &Packer,
+    runtime: &Handle,
     control: &Control,
 ) -> Result<Written, Failure> {
-    let abandon = Abandon::default();
-    let io = |e| Failure::io("create snapshot file", e);
-    let file = Guarded::new(part.writer().map_err(io)?, area.clone(), abandon.clone());
     let mut writer = Writer {
-        zip: ZipWriter::new(BufWriter::with_capacity(limits::PIECE, file)),
-        spool: Spool::new(scratch).map_err(io)?,
+        output,
+        records: Spool::new(scratch).map_err(io)?,
+        directory: Directory::new(scratch).map_err(io)?,
         open: None,
-        trial: Trial::new(),
+        counts: Totals::default(),
+        runtime,
+        control,
     };
-    let result = loop {
+    loop {
         if let Some(reason) = control.stopped() {
-            break Err(Failure::stopped(reason));
+            return Err(Failure::stopped(reason));
         }
-        match pieces.blocking_recv() {
-            None => break Err(Failure::internal("the cell's reader went away".to_owned())),
-            Some(Piece::End(totals)) => {
-                break writer.close().map(|ended| {
-                    control.wrote(ended);
-                    totals
-                });
-            }
-            Some(piece) => match writer.piece(piece) {
-                Ok(amount) => {
-                    control.wrote(amount);
-                    failpoint::reached("export.piece_written");
-                }
-                Err(failure) => break Err(failure),
-            },
+        let Some(piece) = pieces.blocking_recv() else {
+            return Err(Failure::internal("the cell's reader went away".to_owned()));
+        };
+        if let Piece::End(totals) = piece {
+            writer.close()?;
+            return writer.finish(&totals, packer);
         }
-    };
-    match result {
-        Ok(totals) => writer.finish(totals, &abandon),
-        Err(failure) => {
-            // Before the writer is dropped: its drop finalises the archive.
-            abandon.now();
-            Err(failure)
-        }
+        writer.piece(piece)?;
+        failpoint::reached("export.piece_written");
     }
 }
 
-type Zip = ZipWriter<BufWriter<Guarded>>;
-
-struct Writer {
-    zip: Zip,
-    spool: Spool,
+struct Writer<'a> {
+    output: Output,
+    records: Spool,
+    directory: Directory,
     open: Option<Open>,
-    trial: Trial,
+    counts: Totals,
+    runtime: &'a Handle,
+    control: &'a Control,
 }
 
-/// The entry that is being written.
+/// The long entry that is being written.
 struct Open {
-    head: EntryHead,
-    /// Set for contents until the first piece has decided how they are stored.
-    undecided: bool,
-    content: Option<ContentRef>,
-    size: u64,
+    of: Of,
+    deflated: bool,
+    crc32: crc32fast::Hasher,
     sha256: Sha256,
+    size: u64,
+    lines: u64,
 }
 
-impl Open {
-    fn new(head: EntryHead, content: Option<ContentRef>) -> Self {
-        Self { head, undecided: content.is_some(), content, size: 0, sha256: Sha256::new() }
-    }
-}
-
-impl Writer {
-    fn piece(&mut self, piece: Piece) -> Result<Amount, Failure> {
-        let none = Amount::default();
+impl Writer<'_> {
+    fn piece(&mut self, piece: Piece) -> Result<(), Failure> {
         match piece {
-            Piece::Directory(head) => {
-                let ended = self.close()?;
-                let options = options(&head, CompressionMethod::Stored, 0o755);
-                self.zip.add_directory(head.name, options).map_err(webdav)?;
-                Ok(ended)
+            Piece::Small(pending) => {
+                self.close()?;
+                for packed in joined(self.runtime.block_on(pending))? {
+                    self.small(packed)?;
+                }
+                Ok(())
             }
-            Piece::Whole(head, bytes) => {
-                let ended = self.close()?;
-                // The manifest differs between two exports; stored, it always takes the same space, so that nothing
-                // behind it moves.
-                let method = match head.name.as_str() {
-                    layout::MANIFEST => CompressionMethod::Stored,
-                    _ => CompressionMethod::Deflated,
-                };
-                self.begin(Open::new(head, None), method)?;
-                self.bytes(&bytes)?;
-                Ok(ended)
+            Piece::Begin(head, method, of) => {
+                self.close()?;
+                self.output.begin(head, method).map_err(io)?;
+                let deflated = method == Method::Deflated;
+                let (crc32, sha256) = (crc32fast::Hasher::new(), Sha256::new());
+                self.open = Some(Open { of, deflated, crc32, sha256, size: 0, lines: 0 });
+                Ok(())
             }
-            Piece::Documents(_, head) => {
-                let ended = self.close()?;
-                self.begin(Open::new(head, None), CompressionMethod::Deflated)?;
-                Ok(ended)
-            }
-            Piece::Lines(lines, documents) => {
-                self.bytes(&lines)?;
-                Ok(Amount { documents, bytes: lines.len() as u64, ..none })
-            }
-            Piece::Content(head, content) => {
-                let ended = self.close()?;
-                self.open = Some(Open::new(head, Some(content)));
-                Ok(ended)
+            Piece::Block(pending, documents) => {
+                let block = joined(self.runtime.block_on(pending))?;
+                let open = self.open.as_mut().ok_or_else(outside)?;
+                open.crc32.combine(&crc32fast::Hasher::new_with_initial_len(block.crc32, block.input.len() as u64));
+                open.lines += block.lines;
+                self.data(&block.input, &block.deflated, documents)
             }
             Piece::Bytes(bytes) => {
-                self.decide(&bytes)?;
-                self.bytes(&bytes)?;
-                Ok(Amount { bytes: bytes.len() as u64, ..none })
+                self.open.as_mut().ok_or_else(outside)?.crc32.update(&bytes);
+                self.data(&bytes, &bytes, 0)
             }
             Piece::End(_) => self.close(),
         }
     }
 
-    /// Starts the entry of contents, stored or deflated as their beginning suggests.
-    fn decide(&mut self, beginning: &[u8]) -> Result<(), Failure> {
-        match self.open.take() {
-            Some(mut open) if open.undecided => {
-                open.undecided = false;
-                let method = self.trial.method(beginning);
-                self.begin(open, method)
-            }
-            other => {
-                self.open = other;
-                Ok(())
-            }
-        }
-    }
-
-    fn begin(&mut self, open: Open, method: CompressionMethod) -> Result<(), Failure> {
-        self.zip.start_file(&open.head.name, options(&open.head, method, 0o644)).map_err(webdav)?;
-        self.open = Some(open);
+    fn data(&mut self, input: &Bytes, data: &[u8], documents: u64) -> Result<(), Failure> {
+        let open = self.open.as_mut().ok_or_else(outside)?;
+        open.size += input.len() as u64;
+        open.sha256.update(input);
+        self.output.data(data).map_err(io)?;
+        self.control.wrote(Amount { documents, files: 0, bytes: input.len() as u64 });
         Ok(())
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let Some(open) = &mut self.open else { return Err(Failure::internal("bytes outside an entry".to_owned())) };
-        open.size += bytes.len() as u64;
-        open.sha256.update(bytes);
-        self.zip.write_all(bytes).map_err(|e| Failure::io("add webdav data to snapshot file", e))
+    fn small(&mut self, packed: Packed) -> Result<(), Failure> {
+        let Packed { head, data, bytes, sha256, content } = packed;
+        let offset = self.output.length();
+        let mut header = Vec::with_capacity(64 + head.name.len());
+        container::local_header(&head, &data, &mut header);
+        self.output.append(&header).map_err(io)?;
+        self.output.append(&bytes).map_err(io)?;
+        if content {
+            self.counts.file(data.size);
+            self.control.wrote(Amount { documents: 0, files: 1, bytes: data.size });
+        } else {
+            self.control.moved(data.size);
+        }
+        self.entry(&head, &data, offset, sha256)
     }
 
-    /// Ends the open entry: checks contents against the source's word, remembers what was written.
-    fn close(&mut self) -> Result<Amount, Failure> {
-        self.decide(&[])?;
-        let Some(open) = self.open.take() else { return Ok(Amount::default()) };
-        let sha256: [u8; 32] = open.sha256.finalize().into();
-        let mut ended = Amount::default();
-        if let Some(content) = open.content {
-            if (content.size, content.sha256) != (open.size, sha256) {
-                return Err(Failure::content_differs(&open.head.name));
+    /// Ends the open entry: checks what was counted against the source's word.
+    fn close(&mut self) -> Result<(), Failure> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        if open.deflated {
+            self.output.data(&deflate::END).map_err(io)?;
+        }
+        let (head, data, offset) = self.output.end(open.crc32.finalize(), open.size).map_err(io)?;
+        let sha256 = open.sha256.finalize().into();
+        match open.of {
+            Of::Documents(document_type) => self.counts.documents[document_type.index()] = open.lines,
+            Of::Content(ContentRef { size, sha256: expected, .. }) => {
+                if (size, expected) != (data.size, sha256) {
+                    return Err(Failure::content_differs(&head.name));
+                }
+                self.counts.file(size);
+                self.control.wrote(Amount { documents: 0, files: 1, bytes: 0 });
             }
-            ended.files = 1;
         }
-        if open.head.name != layout::MANIFEST {
-            let record = Record { name: open.head.name, size: open.size, sha256: hex::encode(sha256) };
-            self.spool.add(&record).map_err(|e| Failure::io("create snapshot file", e))?;
+        self.entry(&head, &data, offset, sha256)
+    }
+
+    /// Remembers an entry, outside memory: there may be any number.
+    fn entry(&mut self, head: &EntryHead, data: &Data, offset: u64, sha256: [u8; 32]) -> Result<(), Failure> {
+        self.directory.add(head, data, offset).map_err(io)?;
+        let record = Record { name: head.name.clone(), size: data.size, sha256: hex::encode(sha256) };
+        self.records.add(&record).map_err(io)
+    }
+
+    fn finish(self, totals: &Totals, packer: &Packer) -> Result<Written, Failure> {
+        if self.counts != *totals {
+            let (counts, content) = (self.counts.documents, self.counts.content);
+            return Err(Failure::unproved(format!(
+                "the source has {:?} documents and {:?} of files, the snapshot {counts:?} and {content:?}",
+                totals.documents, totals.content
+            )));
         }
-        Ok(ended)
-    }
-
-    fn finish(self, totals: Totals, abandon: &Abandon) -> Result<Written, Failure> {
-        let io = |e| Failure::io("create snapshot file", e);
-        let Self { mut zip, spool, .. } = self;
-        let integrity = || {
-            let mut records = spool.finish().map_err(io)?;
-            let head = EntryHead { name: layout::INTEGRITY.to_owned(), modified: 0, large: true };
-            let options = options(&head, CompressionMethod::Deflated, 0o644);
-            zip.start_file(head.name, options).map_err(webdav)?;
-            integrity::write(&mut zip, &totals, &mut records).map_err(io)?;
-            Ok(records)
-        };
-        // Thrown here because dropping the zip writer finalises the archive.
-        let records = integrity().inspect_err(|_: &Failure| abandon.now())?;
-        zip.finish().map_err(webdav)?.flush().map_err(io)?;
-        Ok(Written { records, totals })
+        let Self { mut output, records, mut directory, runtime, .. } = self;
+        let mut records = records.finish().map_err(io)?;
+        let head = EntryHead { name: layout::INTEGRITY.to_owned(), modified: 0, large: true };
+        output.begin(head, Method::Deflated).map_err(io)?;
+        let crc32 = crc32fast::Hasher::new();
+        let mut entry = Deflating { output: &mut output, packer, runtime, waiting: Vec::new(), crc32, size: 0 };
+        integrity::write(&mut entry, totals, &mut records).and_then(|()| entry.end()).map_err(io)?;
+        let (crc32, size) = (entry.crc32.finalize(), entry.size);
+        let (head, data, offset) = output.end(crc32, size).map_err(io)?;
+        directory.add(&head, &data, offset).map_err(io)?;
+        let begin = output.length();
+        directory.write(&mut output).map_err(io)?;
+        Ok(Written { records, directory: begin, size: output.finish().map_err(io)? })
     }
 }
 
-fn webdav(error: zip::result::ZipError) -> Failure {
-    Failure::zip("add webdav data to snapshot file", error)
+/// The central directory, in a file of its own until all entries are known.
+struct Directory {
+    file: BufWriter<File>,
+    entries: u64,
+    size: u64,
 }
 
-fn options(head: &EntryHead, method: CompressionMethod, mode: u32) -> SimpleFileOptions {
-    let level = (method == CompressionMethod::Deflated).then_some(LEVEL);
-    SimpleFileOptions::default()
-        .compression_method(method)
-        .compression_level(level)
-        .last_modified_time(zip_time(head.modified))
-        .unix_permissions(mode)
-        .large_file(head.large)
-}
-
-/// The time of an entry, in UTC; a zip knows the years 1980 to 2107.
-fn zip_time(millis: i64) -> zip::DateTime {
-    DateTime::from_timestamp_millis(millis)
-        .and_then(|t| {
-            let year = u16::try_from(t.year()).ok()?;
-            let (month, day) = (t.month() as u8, t.day() as u8);
-            let (hour, minute, second) = (t.hour() as u8, t.minute() as u8, t.second() as u8);
-            zip::DateTime::from_date_and_time(year, month, day, hour, minute, second).ok()
-        })
-        .unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entry_times_are_clamped_to_what_a_zip_can_say() {
-        assert_eq!(zip_time(0), zip::DateTime::default());
-        assert_eq!(zip_time(i64::MAX), zip::DateTime::default());
-        let time = zip_time(1_640_995_200_000);
-        assert_eq!((time.year(), time.month(), time.day(), time.hour()), (2022, 1, 1, 0));
+impl Directory {
+    fn new(scratch: &Path) -> io::Result<Self> {
+        Ok(Self { file: BufWriter::new(tempfile::tempfile_in(scratch)?), entries: 0, size: 0 })
     }
+
+    fn add(&mut self, head: &EntryHead, data: &Data, offset: u64) -> io::Result<()> {
+        let mut record = Vec::with_capacity(80 + head.name.len());
+        container::central_record(head, data, offset, &mut record);
+        self.entries += 1;
+        self.size += record.len() as u64;
+        self.file.write_all(&record)
+    }
+
+    fn write(self, output: &mut Output) -> io::Result<()> {
+        let begin = output.length();
+        let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.seek(SeekFrom::Start(0))?;
+        let mut buffer = vec![0; limits::PIECE];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                n => output.append(&buffer[..n])?,
+            }
+        }
+        let mut end = Vec::new();
+        container::end(self.entries, begin, self.size, &mut end);
+        output.append(&end)
+    }
+}
+
+/// An entry that is made here, deflated piece by piece.
+struct Deflating<'a> {
+    output: &'a mut Output,
+    packer: &'a Packer,
+    runtime: &'a Handle,
+    waiting: Vec<u8>,
+    crc32: crc32fast::Hasher,
+    size: u64,
+}
+
+impl Deflating<'_> {
+    fn end(&mut self) -> io::Result<()> {
+        self.block()?;
+        self.output.data(&deflate::END)
+    }
+
+    fn block(&mut self) -> io::Result<()> {
+        let input = Bytes::from(std::mem::take(&mut self.waiting));
+        if input.is_empty() {
+            return Ok(());
+        }
+        self.crc32.update(&input);
+        self.size += input.len() as u64;
+        let packing = async { self.packer.block(input).await };
+        let block = joined(self.runtime.block_on(packing)).map_err(io::Error::other)?;
+        self.output.data(&block.deflated)
+    }
+}
+
+impl Write for Deflating<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= limits::PIECE {
+            self.block()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn io(error: io::Error) -> Failure {
+    Failure::io("create snapshot file", error)
+}
+
+fn outside() -> Failure {
+    Failure::internal("data outside an entry".to_owned())
 }

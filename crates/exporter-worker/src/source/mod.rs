@@ -30,6 +30,12 @@ pub trait CellSource: Send + Sync + 'static {
     /// A [`Failure`] that says whether trying again can help; a cell that does not exist is permanent.
     fn open(&self, cell: &CellId) -> impl Future<Output = Result<Self::View, Failure>> + Send;
 
+    /// Reads small contents whole, in their order. Works without any view.
+    fn small_contents(
+        &self,
+        contents: Vec<ContentRef>,
+    ) -> impl Future<Output = Vec<Result<Bytes, object_store::Error>>> + Send;
+
     /// Opens the contents of a file. Works without any view.
     fn content(&self, id: Uuid) -> impl Future<Output = Result<Pieces, object_store::Error>> + Send;
 }

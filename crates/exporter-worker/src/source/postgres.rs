@@ -77,6 +77,10 @@ impl CellSource for PostgresSource {
         Ok(PostgresView { connection, summary, scratch: self.scratch.clone() })
     }
 
+    async fn small_contents(&self, contents: Vec<ContentRef>) -> Vec<Result<Bytes, object_store::Error>> {
+        self.blobs.read_small(contents.iter().map(|content| (content.id, content.size)).collect()).await
+    }
+
     async fn content(&self, id: Uuid) -> Result<Pieces, object_store::Error> {
         self.blobs.read(id).await
     }

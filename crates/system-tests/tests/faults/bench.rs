@@ -114,7 +114,7 @@ impl Bench {
         }
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| ledger::keep_changing(&self.system, ledgers, Duration::from_millis(5), &stop));
+            scope.spawn(|| ledger::keep_changing(&self.system, ledgers, Duration::from_millis(20), &stop));
             let _end = End(&stop);
             what()
         })

@@ -64,7 +64,7 @@ fn run(time: Duration) {
         scope.spawn(|| keep_house(bench, stop));
         let (some, others) = ledgers.split_at_mut(CELLS / 2);
         for ledgers in [some, others] {
-            scope.spawn(|| ledger::keep_changing(&bench.system, ledgers, Duration::from_millis(10), stop));
+            scope.spawn(|| ledger::keep_changing(&bench.system, ledgers, Duration::from_millis(20), stop));
         }
         let mut nemesis = Nemesis {
             bench,
@@ -181,7 +181,7 @@ fn be_a_client(bench: &Bench, client: usize, mut random: Rng, counts: &Counts, s
                 }
             }
         }
-        std::thread::sleep(Duration::from_millis(random.u64(..60)));
+        std::thread::sleep(Duration::from_millis(random.u64(20..250)));
     }
 }
 

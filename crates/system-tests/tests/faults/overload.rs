@@ -187,7 +187,7 @@ fn row_33_everything_is_restarted_in_turn_during_two_hundred_exports() {
                             Told::Done(_) => true,
                             Told::Refused(409, code) => code == "PR409-DV-0002",
                             Told::Refused(..) | Told::Nothing => {
-                                std::thread::sleep(Duration::from_millis(100));
+                                std::thread::sleep(Duration::from_millis(400));
                                 false
                             }
                         });

@@ -1,0 +1,184 @@
+//! The part file on its way to the disk: keeps an eye on free space, and tells whoever follows what lies where.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::SyncSender;
+
+use crc32fast::Hasher;
+use model::area::SnapshotArea;
+use model::limits;
+
+use super::container::{self, Data, EntryHead, Method};
+
+/// What whoever follows the writer is told.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// So many more bytes are finished, and this is what they are.
+    Finished { length: u64, crc32: u32 },
+    /// Much was written since the last time: it should be handed to the disk.
+    Sync,
+}
+
+/// The file. Bytes are only ever appended, but for the header of a long entry, which is written again when its end is
+/// reached.
+pub(super) struct Output {
+    file: File,
+    area: SnapshotArea,
+    /// What is not in the file yet.
+    buffer: Vec<u8>,
+    /// Length of the file with the buffer.
+    length: u64,
+    /// What is finished but was not told yet.
+    finished: (u64, Hasher),
+    since_look: u64,
+    follower: SyncSender<Told>,
+    open: Option<Open>,
+}
+
+struct Open {
+    head: EntryHead,
+    method: Method,
+    offset: u64,
+    data: Hasher,
+    length: u64,
+}
+
+impl Output {
+    pub(super) fn new(file: File, area: SnapshotArea, follower: SyncSender<Told>) -> Self {
+        let buffer = Vec::with_capacity(2 * limits::PIECE);
+        Self { file, area, buffer, length: 0, finished: (0, Hasher::new()), since_look: 0, follower, open: None }
+    }
+
+    /// Length of the file, which is where the next byte goes.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends finished bytes.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.finished.1.update(bytes);
+        self.finished.0 += bytes.len() as u64;
+        self.put(bytes)?;
+        self.tell_finished(false)
+    }
+
+    /// Begins an entry of unknown length.
+    pub(super) fn begin(&mut self, head: EntryHead, method: Method) -> io::Result<()> {
+        let offset = self.length;
+        let mut header = Vec::with_capacity(64 + head.name.len());
+        container::local_header(&head, &Data::unknown(method), &mut header);
+        self.put(&header)?;
+        self.open = Some(Open { head, method, offset, data: Hasher::new(), length: 0 });
+        Ok(())
+    }
+
+    /// Appends data of the entry that began last.
+    pub(super) fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let open = self.open.as_mut().ok_or_else(|| io::Error::other("data outside an entry"))?;
+        open.data.update(bytes);
+        open.length += bytes.len() as u64;
+        self.put(bytes)
+    }
+
+    /// Ends the entry: now its header can be written. Returns where it begins and what it holds.
+    pub(super) fn end(&mut self, crc32: u32, size: u64) -> io::Result<(EntryHead, Data, u64)> {
+        let open = self.open.take().ok_or_else(|| io::Error::other("no entry is open"))?;
+        let data = Data { method: open.method, crc32, compressed: open.length, size };
+        if !open.head.large && (data.compressed.max(size) >= u64::from(u32::MAX)) {
+            return Err(io::Error::other("an entry is longer than it was said to be"));
+        }
+        let mut header = Vec::with_capacity(64 + open.head.name.len());
+        container::local_header(&open.head, &data, &mut header);
+        let begun = self.length - self.buffer.len() as u64;
+        match open.offset.checked_sub(begun) {
+            Some(at) => self.buffer[at as usize..][..header.len()].copy_from_slice(&header),
+            None => {
+                self.write_out()?;
+                self.file.write_all_at(&header, open.offset)?;
+            }
+        }
+        let (length, bytes) = &mut self.finished;
+        *length += header.len() as u64 + open.length;
+        bytes.update(&header);
+        bytes.combine(&open.data);
+        self.tell_finished(false)?;
+        Ok((open.head, data, open.offset))
+    }
+
+    /// Hands everything over.
+    pub(super) fn finish(mut self) -> io::Result<u64> {
+        self.write_out()?;
+        self.tell_finished(true)?;
+        Ok(self.length)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.length += bytes.len() as u64;
+        if self.buffer.len() + bytes.len() < limits::PIECE {
+            self.buffer.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.write_out()?;
+        if bytes.len() < limits::PIECE {
+            self.buffer.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.write(bytes)
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let written = self.write(&buffer);
+        buffer.clear();
+        self.buffer = buffer;
+        written
+    }
+
+    /// Looks at the free space now and then, so that a full disk shows early.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.since_look += bytes.len() as u64;
+        if self.since_look < limits::FLUSH_BYTES {
+            return Ok(());
+        }
+        self.since_look = 0;
+        if self.area.free()? == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.tell(Told::Sync)
+    }
+
+    /// Says what is finished, when it is much. What is said has to be in the file.
+    fn tell_finished(&mut self, all: bool) -> io::Result<()> {
+        if !all && self.finished.0 < limits::STRETCH {
+            return Ok(());
+        }
+        self.write_out()?;
+        let (length, crc32) = std::mem::replace(&mut self.finished, (0, Hasher::new()));
+        self.tell(Told::Finished { length, crc32: crc32.finalize() })
+    }
+
+    fn tell(&self, what: Told) -> io::Result<()> {
+        self.follower.send(what).map_err(|_| io::Error::other("nobody follows any more"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let area = SnapshotArea::open(directory.path(), u64::MAX).expect("an area");
+        assert_eq!(area.free().expect("an answer"), 0);
+        let (follower, _stretches) = sync_channel(100);
+        let mut output = Output::new(tempfile::tempfile().expect("a file"), area, follower);
+        let piece = vec![0; 8 << 20];
+        let failed = (0..20).find_map(|_| output.append(&piece).err()).expect("it looks at the disk");
+        assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
+    }
+}
