@@ -1,0 +1,95 @@
+//! B12: imports.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use crate::bench::Bench;
+use crate::measure::{Side, in_turns};
+use crate::report::{Line, Report, mib, s};
+use crate::shell;
+
+/// B12: import of a snapshot into a new cell, against `COPY FROM` of the same rows.
+pub(crate) fn against_copy(bench: &mut Bench, report: &mut Report) {
+    let count = bench.sizes.documents[2];
+    let cell = bench.documents(count);
+    let export = bench.export(&cell);
+    let (directory, database) = (bench.directory().to_owned(), bench.database());
+    let rows = directory.join("rows.copy");
+    let generation = bench.generation(&cell);
+    bench.system.execute("CREATE SCHEMA bench_import");
+    bench.system.execute("CREATE TABLE bench_import.document (LIKE document INCLUDING ALL)");
+    let columns = "generation, type, position, id, body";
+    let out = format!(
+        "\\copy (SELECT {columns} FROM document WHERE generation = '{generation}' ORDER BY type, position) \
+         TO 'rows.copy' (FORMAT binary)"
+    );
+    let into = format!("\\copy bench_import.document ({columns}) FROM 'rows.copy' (FORMAT binary)");
+    let psql =
+        |copy: &str| shell::run(r#"psql -qX "$URL" -c "$COPY""#, &[("URL", &database), ("COPY", copy)], &directory);
+    psql(&out);
+    bench.fresh(1);
+    let rounds = bench.rounds;
+    let bench = RefCell::new(bench);
+    let sides: [Side<'_>; 2] = [
+        ("import", Box::new(|| import(&mut bench.borrow_mut(), &export.file))),
+        (
+            "COPY FROM",
+            Box::new(|| {
+                bench.borrow().system.execute("TRUNCATE bench_import.document");
+                bench.borrow().settle();
+                psql(&into)
+            }),
+        ),
+    ];
+    let [ours, copy] = in_turns(rounds, sides).map(|t| t.median());
+    let bench = bench.into_inner();
+    report.add(Line {
+        row: "B12",
+        work: format!("import of {count} documents into a new cell"),
+        ours: format!("{}, worker {}", s(ours), mib(bench.peaks().0)),
+        other: format!("`COPY FROM`: {}", s(copy)),
+        ratio: format!("{:.2}", ours / copy),
+        goal: "≤ 2",
+        met: Some(ours / copy <= 2.0),
+    });
+    bench.remove(&cell, &export);
+    std::fs::remove_file(rows).expect("the file was made");
+    bench.system.execute("DROP SCHEMA bench_import CASCADE");
+}
+
+/// Imports a snapshot into a new cell, from the request until the status says that it is there. Then the cell is removed,
+/// with all it held.
+fn import(bench: &mut Bench, snapshot: &std::path::Path) -> f64 {
+    let system = &bench.system;
+    system.make_cell("imported");
+    let put = format!(
+        "curl --silent --fail --noproxy '*' --upload-file \"$SNAPSHOT\" -H \"Authorization: Bearer $TOKEN\" \
+         http://{}/imported/__snapshot/s.zip",
+        system.address
+    );
+    let path = snapshot.to_str().expect("a path in UTF-8");
+    shell::run(&put, &[("SNAPSHOT", path), ("TOKEN", system_tests::system::TOKEN)], system.directory());
+    bench.settle();
+    let begun = Instant::now();
+    let answer = system.request("POST", "/imported/__import", &[], Some(br#"{"Name":"s"}"#));
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let status = loop {
+        let answer = system.request("GET", "/imported/__import", &[], None).text();
+        if !answer.contains("in progress") {
+            break answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(3600), "an import takes longer than an hour");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    assert_eq!(status, r#"{"status":"ready"}"#);
+    let deleted = system.request("DELETE", "/__ctl/Cell('imported')", &[], None);
+    assert_eq!(deleted.status, 204, "{}", deleted.text());
+    // What it held is removed in the background: not during the next measurement.
+    let until = Instant::now() + Duration::from_secs(1800);
+    while system.value("SELECT count(*) FROM generation") != "0" {
+        assert!(Instant::now() < until, "the contents of a deleted cell stay");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    seconds
+}
