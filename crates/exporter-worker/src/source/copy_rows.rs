@@ -13,75 +13,99 @@ const HEADER: usize = SIGNATURE.len() + 8;
 #[error("malformed binary COPY data: {0}")]
 pub(super) struct CopyError(&'static str);
 
-/// One row: its fields, `None` for NULL.
-pub(super) type Row = Vec<Option<Bytes>>;
+/// One row. Its fields are taken one after the other.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    left: usize,
+    bytes: Bytes,
+}
+
+impl Row {
+    /// How many fields are left.
+    pub(super) fn fields(&self) -> usize {
+        self.left
+    }
+
+    /// The next field: `None` for NULL, and behind the last one.
+    pub(super) fn field(&mut self) -> Option<Bytes> {
+        self.left = self.left.checked_sub(1)?;
+        match self.bytes.get_i32() {
+            -1 => None,
+            length => Some(self.bytes.split_to(length as usize)),
+        }
+    }
+}
 
 /// Turns pieces into rows.
 #[derive(Debug, Default)]
 pub(super) struct CopyRows {
-    buffer: BytesMut,
+    /// What was pushed and is no row yet. Pieces that begin and end with a row are not copied.
+    bytes: Bytes,
     started: bool,
     ended: bool,
 }
 
 impl CopyRows {
     /// Takes the next piece.
-    pub(super) fn push(&mut self, piece: &[u8]) {
-        self.buffer.extend_from_slice(piece);
+    pub(super) fn push(&mut self, piece: Bytes) {
+        if self.bytes.is_empty() {
+            self.bytes = piece;
+            return;
+        }
+        let mut both = BytesMut::with_capacity(self.bytes.len() + piece.len());
+        both.extend_from_slice(&self.bytes);
+        both.extend_from_slice(&piece);
+        self.bytes = both.freeze();
     }
 
     /// Returns the next row if it is whole.
     pub(super) fn next_row(&mut self) -> Result<Option<Row>, CopyError> {
         if !self.started {
-            if self.buffer.len() < HEADER {
+            if self.bytes.len() < HEADER {
                 return Ok(None);
             }
-            if !self.buffer.starts_with(SIGNATURE) {
+            if !self.bytes.starts_with(SIGNATURE) {
                 return Err(CopyError("wrong signature"));
             }
-            let extension = (&self.buffer[SIGNATURE.len() + 4..]).get_u32() as usize;
-            if self.buffer.len() < HEADER + extension {
+            let extension = (&self.bytes[SIGNATURE.len() + 4..]).get_u32() as usize;
+            if self.bytes.len() < HEADER + extension {
                 return Ok(None);
             }
-            self.buffer.advance(HEADER + extension);
+            self.bytes.advance(HEADER + extension);
             self.started = true;
         }
-        if self.ended || self.buffer.len() < 2 {
+        if self.ended || self.bytes.len() < 2 {
             return Ok(None);
         }
-        let fields = (&self.buffer[..]).get_i16();
+        let fields = (&self.bytes[..]).get_i16();
         if fields == -1 {
             self.ended = true;
-            self.buffer.advance(2);
+            self.bytes.advance(2);
             return Ok(None);
         }
-        let fields = usize::try_from(fields).map_err(|_| CopyError("a negative count of fields"))?;
-        let Some(end) = self.end_of_row(fields)? else { return Ok(None) };
-        let mut row = self.buffer.split_to(end).freeze();
-        row.advance(2);
-        let field = |_| match row.get_i32() {
-            -1 => None,
-            length => Some(row.split_to(length as usize)),
-        };
-        Ok(Some((0..fields).map(field).collect()))
+        let left = usize::try_from(fields).map_err(|_| CopyError("a negative count of fields"))?;
+        let Some(end) = self.end_of_row(left)? else { return Ok(None) };
+        let mut bytes = self.bytes.split_to(end);
+        bytes.advance(2);
+        Ok(Some(Row { left, bytes }))
     }
 
     /// Says whether the end of the stream was seen and nothing follows it.
     pub(super) fn finish(&self) -> Result<(), CopyError> {
-        if self.ended && self.buffer.is_empty() { Ok(()) } else { Err(CopyError("the stream ends too early")) }
+        if self.ended && self.bytes.is_empty() { Ok(()) } else { Err(CopyError("the stream ends too early")) }
     }
 
     fn end_of_row(&self, fields: usize) -> Result<Option<usize>, CopyError> {
         let mut at = 2;
         for _ in 0..fields {
-            let Some(mut rest) = self.buffer.get(at..).filter(|r| r.len() >= 4) else { return Ok(None) };
+            let Some(mut rest) = self.bytes.get(at..).filter(|r| r.len() >= 4) else { return Ok(None) };
             at += 4;
             match rest.get_i32() {
                 -1 => {}
                 length => at += usize::try_from(length).map_err(|_| CopyError("a negative length"))?,
             }
         }
-        Ok((at <= self.buffer.len()).then_some(at))
+        Ok((at <= self.bytes.len()).then_some(at))
     }
 }
 
@@ -115,9 +139,9 @@ mod tests {
             let mut reader = CopyRows::default();
             let mut rows = Vec::new();
             for piece in bytes.chunks(size) {
-                reader.push(piece);
-                while let Some(row) = reader.next_row().expect("well-formed") {
-                    rows.push(row);
+                reader.push(Bytes::copy_from_slice(piece));
+                while let Some(mut row) = reader.next_row().expect("well-formed") {
+                    rows.push((0..row.fields()).map(|_| row.field()).collect::<Vec<_>>());
                 }
             }
             reader.finish().expect("the end was seen");
@@ -131,11 +155,11 @@ mod tests {
     fn a_stream_that_is_cut_off_or_no_copy_is_an_error() {
         let bytes = stream(&[&[Some(b"x")]]);
         let mut reader = CopyRows::default();
-        reader.push(&bytes[..bytes.len() - 1]);
+        reader.push(Bytes::copy_from_slice(&bytes[..bytes.len() - 1]));
         while reader.next_row().expect("well-formed so far").is_some() {}
         assert!(reader.finish().is_err());
         let mut reader = CopyRows::default();
-        reader.push(&[b'x'; 64]);
+        reader.push(Bytes::from_static(&[b'x'; 64]));
         assert!(reader.next_row().is_err());
     }
 }

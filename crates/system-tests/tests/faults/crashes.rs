@@ -178,7 +178,7 @@ fn row_13_a_worker_dies_around_its_doorbell() {
     bench.cells(1, &[]);
     let broker = bench.system.broker();
     let mut done = [0; BELL.len()];
-    for (round, point) in BELL.iter().cycle().take(8 * BELL.len()).enumerate() {
+    for (round, point) in BELL.iter().cycle().take(20 * BELL.len()).enumerate() {
         if done[round % BELL.len()] == 3 {
             continue;
         }
@@ -376,14 +376,14 @@ fn row_15_a_worker_that_runs_out_of_memory_takes_no_other_cell_with_it() {
     }
     let bench = Bench::start("row_15");
     bench.cells(4, &[]);
-    let file = bench.system.sample(&["--files", "2000"]);
-    assert!(bench.system.load("greedy", &file, &["--cell-id", "greedy"]).status.success());
+    let file = bench.system.sample(&["--big", "268435456"]);
+    assert!(bench.system.load("greedy", &file, &["--cell-id", "greedy", "--trusted"]).status.success());
     bench.accepted("greedy", "poison");
     for number in 0..4 {
         bench.accepted(&cell(number), "one");
     }
     // Many more pieces than all the other cells have together: only the greedy one comes so far.
-    let settings = [("FAILPOINT", "export.piece_written:3000=allocate")];
+    let settings = [("FAILPOINT", "export.piece_written:600=allocate")];
     let under = [prlimit, "--as=1500000000"];
     let mut rounds = 0;
     while bench.active() > 0 {
