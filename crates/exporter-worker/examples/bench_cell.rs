@@ -143,21 +143,19 @@ impl Cell {
     fn documents(&mut self, documents: u64) -> Done {
         for of in DocumentType::ALL {
             self.begin(of.entry(), of == DocumentType::UserData)?;
-            match of {
-                DocumentType::Box => {
-                    let fields =
-                        json!({"s": {"Name": "data", "Schema": "https://app.unit.example/"}, "h": {}, "l": {}});
-                    let of_box = self.box_id.clone();
-                    self.line(of, &of_box, [TIME; 2], fields)?;
-                }
-                DocumentType::Role => {
-                    let role = self.id("role", 0);
-                    self.line(of, &role, [TIME; 2], json!({"s": {"Name": "admin"}, "h": {}, "l": {}}))?;
-                }
-                DocumentType::EntityType => self.entity_types()?,
-                DocumentType::Property => self.properties()?,
-                DocumentType::UserData => self.user_data(documents)?,
-                _ => {}
+            if of == DocumentType::Box {
+                let fields = json!({"s": {"Name": "data", "Schema": "https://app.unit.example/"}, "h": {}, "l": {}});
+                let of_box = self.box_id.clone();
+                self.line(of, &of_box, [TIME; 2], fields)?;
+            } else if of == DocumentType::Role {
+                let role = self.id("role", 0);
+                self.line(of, &role, [TIME; 2], json!({"s": {"Name": "admin"}, "h": {}, "l": {}}))?;
+            } else if of == DocumentType::EntityType {
+                self.entity_types()?;
+            } else if of == DocumentType::Property {
+                self.properties()?;
+            } else if of == DocumentType::UserData {
+                self.user_data(documents)?;
             }
         }
         Ok(())
@@ -350,7 +348,7 @@ impl Words {
         });
         let other: Vec<_> = other.collect();
         // Mostly Latin letters; in between words of other scripts, and a few that JSON must escape.
-        let mut all: Vec<_> = latin.iter().cloned().collect();
+        let mut all = latin.clone();
         all.extend(other);
         random.shuffle(&mut all);
         all.extend(["\"so\"", "\\path\\to", "🍣", "a\tb", "🙏🏽"].map(str::to_owned));
@@ -441,7 +439,7 @@ impl Words {
     fn mixed(&self, random: &mut Rng, number: u64, length: usize) -> (&'static str, &'static str, Vec<u8>) {
         let packed = |random: &mut Rng, head: Vec<u8>| [head, noise(random, length)].concat();
         match number % 10 {
-            0 | 1 | 2 => {
+            0..=2 => {
                 let exif =
                     [&b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x48\0\x48\0\0\xff\xe1"[..], &[0; 3000]].concat();
                 ("jpg", "image/jpeg", packed(random, exif))
