@@ -235,6 +235,9 @@ pub(super) async fn complete(connection: &mut PgConnection, generation: &str) ->
 async fn order(tx: &mut PgConnection, generation: &str) -> Result<(), ImportError> {
     let doing = || StoreError::doing("order user data");
     tx.execute("ANALYZE staging_reference").await.map_err(doing())?;
+    // Nothing is known yet of a generation that was just filled: the planner takes it for a row or two and would go through
+    // all of it again for every reference.
+    tx.execute("SET LOCAL enable_nestloop = off").await.map_err(doing())?;
     // Checked at run time: the table exists in this session only. Within one import positions only grow, and their
     // distance to the first one is a small number.
     let (first, forward): (i64, bool) = sqlx::query_as(
