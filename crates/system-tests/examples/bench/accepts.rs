@@ -32,6 +32,7 @@ pub(crate) fn accepted(bench: &mut Bench, report: &mut Report) {
         let pool = PgPoolOptions::new().min_connections(CLIENTS as u32).max_connections(CLIENTS as u32);
         pool.connect(&url).await.expect("a database")
     });
+    let unit = bench.unit();
     let next = Cell::new(0);
     let some = || {
         let first = next.get();
@@ -42,7 +43,7 @@ pub(crate) fn accepted(bench: &mut Bench, report: &mut Report) {
         let requests = some().map(|cell| {
             let body = r#"{"Name":"accepted"}"#;
             let head = format!(
-                "POST /accept-{cell}/__export HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
+                "POST /accept-{cell}/__export HTTP/1.1\r\nHost: {unit}\r\nAuthorization: Bearer {TOKEN}\r\n\
                  Content-Length: {}\r\n\r\n",
                 body.len()
             );

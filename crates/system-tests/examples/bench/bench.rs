@@ -91,6 +91,11 @@ impl Bench {
         self.system.directory()
     }
 
+    /// What requests have to name as their host.
+    pub(crate) fn unit(&self) -> String {
+        format!("localhost:{}", self.system.address.port())
+    }
+
     /// The URL of the database, as its owner.
     pub(crate) fn database(&self) -> String {
         let found = self.system.environment().iter().find(|(name, _)| name == "DATABASE_URL");

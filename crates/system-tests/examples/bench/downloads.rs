@@ -22,9 +22,9 @@ pub(crate) fn against_nginx(bench: &mut Bench, report: &mut Report) {
     let nginx = Nginx::serve(&export.file);
     bench.fresh(1);
     let target = format!("/{cell}/__snapshot/{}.zip", export.name);
-    let ours = |range: &str| {
-        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{range}\r\n")
-    };
+    let unit = bench.unit();
+    let ours =
+        |range: &str| format!("GET {target} HTTP/1.1\r\nHost: {unit}\r\nAuthorization: Bearer {TOKEN}\r\n{range}\r\n");
     let theirs = |range: &str| format!("GET /file HTTP/1.1\r\nHost: localhost\r\n{range}\r\n");
     let (api, rounds) = (bench.system.address, bench.rounds);
     let whole = |address, request: String| move || take(address, std::slice::from_ref(&request), length);

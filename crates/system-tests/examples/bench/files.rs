@@ -25,7 +25,7 @@ fn unpack(snapshot: &Path, tree: &Path) {
 }
 
 /// Unpacks a new export of a cell.
-fn tree_of(bench: &mut Bench, cell: &str) -> PathBuf {
+pub(crate) fn tree_of(bench: &mut Bench, cell: &str) -> PathBuf {
     let tree = bench.directory().join(format!("tree-{cell}"));
     let export = bench.export(cell);
     unpack(&export.file, &tree);

@@ -27,8 +27,9 @@ pub(crate) fn status(bench: &mut Bench, report: &mut Report) {
     let baseline = free_address();
     let mut server = start_baseline(bench, &baseline.to_string());
     bench.system.eventually("the baseline answers", || std::net::TcpStream::connect(baseline).is_ok());
+    let unit = bench.unit();
     let duration = Duration::from_secs_f64(bench.sizes.polling);
-    let ours = format!("GET /{cell}/__export HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    let ours = format!("GET /{cell}/__export HTTP/1.1\r\nHost: {unit}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
     let theirs = format!("GET /{id} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     for (address, request) in [(api, &ours), (baseline, &theirs)] {
         load::repeat(address, request, CLIENTS, Duration::from_millis(500), 200);
