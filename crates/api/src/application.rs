@@ -20,6 +20,9 @@ use crate::front;
 use crate::slow_reader;
 use crate::state::State;
 
+/// Connections for the relay, the reaper and looks at the database.
+const CHORES: u32 = 3;
+
 /// The service, ready to run.
 pub struct Application {
     server: Server,
@@ -35,7 +38,8 @@ impl Application {
     pub fn build(settings: ApiSettings) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(settings.http.listen).context("API_LISTEN")?;
         let port = listener.local_addr()?.port();
-        let pool = store::pool(&settings.database.url, "cell-export api", settings.http.pool)?;
+        let pool = store::pool(&settings.database.url, "cell-export api", CHORES)?;
+        let requests = store::pool_of_whole_work(&settings.database.url, "cell-export api", settings.http.pool)?;
         let area = SnapshotArea::open(&settings.area.directory, settings.area.reserve)
             .with_context(|| format!("SNAPSHOT_DIR {}", settings.area.directory.display()))?;
         let (ringer, _) = doorbell::start(settings.broker, "api");
@@ -48,7 +52,7 @@ impl Application {
             let port = internal::serve(listen, readiness.clone()).context("INTERNAL_LISTEN")?;
             tracing::info!(port, "the internal port is open");
         }
-        let database = Database::new(pool);
+        let database = Database::new(requests);
         let auth = Auth::new(settings.auth, &database);
         let state = web::Data::new(State {
             database,

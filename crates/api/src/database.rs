@@ -5,8 +5,23 @@ use std::pin::pin;
 
 use model::limits;
 use model::store::StoreError;
-use sqlx::{PgConnection, PgPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres};
 use tokio::runtime::Handle;
+
+/// A connection whose work did not end, because of a panic, say, is of no use to anybody else.
+struct Held {
+    connection: PoolConnection<Postgres>,
+    ended: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.close_on_drop();
+        }
+    }
+}
 
 /// The connections of all requests. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,8 +57,11 @@ impl Database {
                 let _here = runtime.enter();
                 acquiring.as_mut().poll(context)
             });
-            let mut connection = acquired.await.map_err(StoreError::doing("get a connection"))?;
-            work(&mut connection).await
+            let connection = acquired.await.map_err(StoreError::doing("get a connection"))?;
+            let mut held = Held { connection, ended: false };
+            let done = work(&mut held.connection).await;
+            held.ended = true;
+            done
         });
         let late = || E::from(StoreError::Database { doing: "answer in time", source: sqlx::Error::PoolTimedOut });
         match tokio::time::timeout(limits::DATABASE_ANSWER, task).await {

@@ -4,13 +4,13 @@
 //! made of ids only; no text of a client ever becomes part of a path.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, try_unfold};
+use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -265,36 +265,28 @@ async fn read(
     let opening = tokio::time::timeout(limits::BLOB_OPEN, store.get_opts(key, options));
     let result = opening.await.map_err(|_| timed_out())??;
     let range = result.range.clone();
+    let end = range.end;
     match result.payload {
         // The library's own stream reads files in pieces of 8 KiB, each a trip to another thread.
-        GetResultPayload::File(mut file, _) => {
-            file.seek(SeekFrom::Start(range.start)).map_err(generic)?;
-            let pieces = try_unfold((file, range.end - range.start), |(file, left)| async move {
-                let length = left.min(limits::PIECE as u64);
-                if length == 0 {
-                    return Ok(None);
-                }
-                let reading = tokio::task::spawn_blocking(move || {
-                    let piece = read_whole(&file, length)?;
-                    Ok((piece, file))
-                });
-                let (piece, file) =
-                    reading.await.map_err(|error| generic(io::Error::other(error)))?.map_err(generic)?;
-                Ok(Some((piece, (file, left - length))))
+        GetResultPayload::File(file, _) => {
+            let file = Arc::new(file);
+            let pieces = range.step_by(limits::PIECE).zip(std::iter::repeat(file));
+            let reading = stream::iter(pieces).map(move |(begin, file)| async move {
+                let length = (end - begin).min(limits::PIECE as u64) as usize;
+                let reading = tokio::task::spawn_blocking(move || read_at(&file, begin, length));
+                reading.await.map_err(|error| generic(io::Error::other(error)))?.map_err(generic)
             });
-            Ok(pieces.boxed())
+            Ok(reading.buffered(limits::PIECES_AHEAD).boxed())
         }
         GetResultPayload::Stream(stream) => Ok(stream),
     }
 }
 
 /// Reads so many bytes, not fewer.
-fn read_whole(file: &File, length: u64) -> io::Result<Bytes> {
-    let mut bytes = Vec::with_capacity(length as usize);
-    if file.take(length).read_to_end(&mut bytes)? as u64 == length {
-        return Ok(bytes.into());
-    }
-    Err(io::ErrorKind::UnexpectedEof.into())
+fn read_at(file: &File, begin: u64, length: usize) -> io::Result<Bytes> {
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, begin)?;
+    Ok(bytes.into())
 }
 
 /// Bounds the wait for the next piece of a stream.

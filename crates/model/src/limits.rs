@@ -59,6 +59,8 @@ pub const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 pub const READ_STATEMENT_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
 /// Opening a connection to the database, or getting one from a pool. The api answers 503 within 2 s.
 pub const DATABASE_CONNECT: Duration = Duration::from_millis(1500);
+/// A pooled connection that was used within so long is used again unasked.
+pub const CONNECTION_TRUSTED: Duration = Duration::from_millis(500);
 /// Everything one request may wait for the database.
 pub const DATABASE_ANSWER: Duration = Duration::from_millis(1900);
 /// Opening a dedicated connection for an export.
@@ -96,6 +98,8 @@ pub const BATCHES_WAITING: usize = 4;
 pub const PIECE: usize = 256 << 10;
 /// Pieces between the reader of a cell and the writer of its snapshot, being compressed or waiting.
 pub const PIECES_WAITING: usize = 8;
+/// Pieces of a file that are read at once, the one that is wanted among them.
+pub const PIECES_AHEAD: usize = 2;
 /// Small entries that are packed together.
 pub const SMALL_ENTRIES: usize = 192;
 /// Finished bytes of a snapshot that are read back at once.
@@ -104,7 +108,7 @@ pub const STRETCH: u64 = 4 << 20;
 pub const STRETCHES_WAITING: usize = 4;
 /// What is read at once to look at the header of an entry: it, its name and its extra fields.
 pub const LOCAL_HEADER: usize = 512;
-/// Beginning of a content that is compressed on trial, to see whether compressing it is worth while.
+/// What is compressed on trial, to see whether compressing long contents is worth while.
 pub const SAMPLE: usize = 64 << 10;
 
 /// Free space below which a snapshot area takes no new snapshot and a running one is given up.

@@ -130,7 +130,9 @@ fn make(
     failpoint::reached("export.part_made");
     let (written, read) = write(place, &part, pieces, runtime, control)?;
     failpoint::reached("export.zip_finished");
+    let last_byte = written.at;
     let (size, sha256) = prove::directory(&part, written, read, control)?;
+    tracing::info!(seconds = last_byte.elapsed().as_secs_f64(), "proved after the last byte was written");
     failpoint::reached("export.proved");
     part.publish().map_err(|e| Failure::io("sync failed", e))?;
     failpoint::reached("export.durable");
@@ -402,7 +404,8 @@ mod tests {
             let (_part, list, _) = written(&place, Cell::new()).await;
             let (part, own_list, told) = written(&other_place, other).await;
             let read = || read_back(&part, &told).expect("read back");
-            let confused = Written { records: list.records, directory: own_list.directory, size: own_list.size };
+            let confused =
+                Written { records: list.records, directory: own_list.directory, size: own_list.size, at: own_list.at };
             assert!(self::directory(&part, confused, read(), &Control::default()).is_err(), "{what}");
             self::directory(&part, own_list, read(), &Control::default()).expect("sound in itself");
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::Instant;
 
 use bytes::Bytes;
 use model::failpoint;
@@ -30,6 +31,8 @@ pub(super) struct Written {
     /// Where the central directory begins: every byte before it belongs to an entry.
     pub(super) directory: u64,
     pub(super) size: u64,
+    /// When that was done.
+    pub(super) at: Instant,
 }
 
 /// Writes everything.
@@ -195,7 +198,8 @@ impl Writer<'_> {
         directory.add(&head, &data, offset).map_err(io)?;
         let begin = output.length();
         directory.write(&mut output).map_err(io)?;
-        Ok(Written { records, directory: begin, size: output.finish().map_err(io)? })
+        let size = output.finish().map_err(io)?;
+        Ok(Written { records, directory: begin, size, at: Instant::now() })
     }
 }
 

@@ -107,17 +107,38 @@ fn session(statement: Duration, idle: Duration) -> String {
 /// `begin()` of sqlx 0.9.0 would otherwise hand the open transaction on (launchbadge/sqlx#4393).
 pub fn pool(url: &SecretString, name: &str, size: u32) -> Result<PgPool, StoreError> {
     let options = options(url, name).map_err(StoreError::doing("read the database URL"))?;
-    Ok(PgPoolOptions::new()
+    Ok(short_statements(size)
+        .after_release(|connection, _| Box::pin(async move { connection.execute("ROLLBACK").await.map(|_| true) }))
+        .connect_lazy_with(options))
+}
+
+/// The same for whoever never lets work be cancelled, and closes a connection whose work did not end: it spares the
+/// server a statement for every piece of work.
+pub fn pool_of_whole_work(url: &SecretString, name: &str, size: u32) -> Result<PgPool, StoreError> {
+    let options = options(url, name).map_err(StoreError::doing("read the database URL"))?;
+    Ok(short_statements(size).connect_lazy_with(options))
+}
+
+fn short_statements(size: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(limits::DATABASE_CONNECT)
+        // A connection that was used a moment ago is there still, as a rule; what is not costs one answer 503.
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for < limits::CONNECTION_TRUSTED {
+                    return Ok(true);
+                }
+                connection.ping().await.map(|()| true)
+            })
+        })
         .after_connect(|connection, _| {
             Box::pin(async move {
                 let setup = session(limits::STATEMENT_TIMEOUT, limits::IDLE_IN_TRANSACTION_TIMEOUT);
                 connection.execute(sqlx::AssertSqlSafe(setup)).await.map(|_| ())
             })
         })
-        .after_release(|connection, _| Box::pin(async move { connection.execute("ROLLBACK").await.map(|_| true) }))
-        .connect_lazy_with(options))
 }
 
 /// Opens one connection of its own for control statements.
