@@ -349,7 +349,8 @@ impl Oracle<'_> {
     /// What must be gone soon after everything is final.
     fn leftovers(&mut self) {
         let broker = self.expected.listening.then(|| self.system.broker());
-        let until = Instant::now() + Duration::from_secs(20);
+        // A worker that was without its broker for long tries again every half a minute.
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
             let mut left = String::new();
             let counts = [

@@ -233,10 +233,8 @@ pub struct JobView {
 /// [`AcceptError`]; nothing is stored then.
 pub async fn accept(connection: &mut PgConnection, job: &NewJob) -> Result<(), AcceptError> {
     let mut tx = connection.begin().await.map_err(StoreError::doing("begin to accept a job"))?;
-    // Whoever deletes the cell waits and then sees the job, or was first and leaves none to insert for.
-    hold_cell(&mut tx, &job.cell).await?;
     insert(&mut tx, job, &Work::Export).await?;
-    let reserved = sqlx::query!(
+    let count = sqlx::query_scalar!(
         r#"
         INSERT INTO snapshot_entry (cell_id, base_name, kind, job_id)
         VALUES ($1, $2, 'pending', $3)
@@ -244,19 +242,19 @@ pub async fn accept(connection: &mut PgConnection, job: &NewJob) -> Result<(), A
           SET kind = 'pending', job_id = excluded.job_id, body = NULL, content_type = NULL, version = 1,
               created_at = clock_timestamp(), modified_at = clock_timestamp()
           WHERE snapshot_entry.kind = 'error'
+        RETURNING 1 + (SELECT count(*) FROM snapshot_entry e WHERE e.cell_id = $1 AND e.base_name <> $2) AS "count!"
         "#,
         job.cell.as_str(),
         job.name.as_str(),
         job.id
     )
-    .execute(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await
     .map_err(StoreError::doing("reserve a snapshot name"))?;
-    if reserved.rows_affected() != 1 {
-        return Err(AcceptError::NameTaken);
-    }
-    if super::snapshots::count(&mut tx, &job.cell).await? > limits::SNAPSHOTS_PER_CELL {
-        return Err(AcceptError::TooMany);
+    match count {
+        None => return Err(AcceptError::NameTaken),
+        Some(count) if count > limits::SNAPSHOTS_PER_CELL => return Err(AcceptError::TooMany),
+        Some(_) => {}
     }
     failpoint::reached("job.before_accepting");
     tx.commit().await.map_err(StoreError::doing("commit an accepted job"))?;
@@ -311,6 +309,15 @@ async fn hold_cell(tx: &mut PgConnection, cell: &CellId) -> Result<(), AcceptErr
     held.map(drop).ok_or(AcceptError::CellGone)
 }
 
+/// Says why no job was inserted.
+async fn refuse(tx: &mut PgConnection, job: &NewJob) -> AcceptError {
+    if let Err(error) = hold_cell(tx, &job.cell).await {
+        return error;
+    }
+    // There is room by now: somebody else may have it.
+    admit(tx, job).await.err().unwrap_or(AcceptError::QueueFull)
+}
+
 /// Refuses when there are too many jobs already. Counts no further than the limits.
 async fn admit(tx: &mut PgConnection, job: &NewJob) -> Result<(), AcceptError> {
     let Admission { queued, of_owner } = job.admission;
@@ -337,8 +344,9 @@ async fn admit(tx: &mut PgConnection, job: &NewJob) -> Result<(), AcceptError> {
     }
 }
 
+/// Inserts a job, unless there are too many. Whoever deletes the cell waits and then sees the job, or was first and leaves
+/// none to insert for. One statement, since every request waits for it.
 async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), AcceptError> {
-    admit(tx, job).await?;
     let source = match work {
         Work::Export => None,
         Work::Import(source) | Work::DryRun(source) => Some(source),
@@ -346,13 +354,15 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
     let inserted = sqlx::query!(
         r#"
         INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours, owner, turn)
-        SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, o.owner,
+        SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, c.owner,
                1 + greatest(
-                 (SELECT max(turn) FROM job WHERE owner = o.owner AND state IN ('queued', 'running')),
+                 (SELECT max(turn) FROM job WHERE owner = c.owner AND state IN ('queued', 'running')),
                  (SELECT min(turn) FROM job WHERE state = 'queued'),
                  0)
-        FROM cell c, LATERAL (SELECT coalesce(c.owner, c.id) AS owner) o
-        WHERE c.id = $2
+        FROM (SELECT id, coalesce(owner, id) AS owner FROM cell WHERE id = $2 FOR NO KEY UPDATE) c
+        WHERE (SELECT count(*) FROM (SELECT 1 FROM job WHERE state = 'queued' LIMIT $9) q) < $9
+          AND (SELECT count(*) FROM (
+                 SELECT 1 FROM job WHERE owner = c.owner AND state IN ('queued', 'running') LIMIT $10) o) < $10
         "#,
         job.id,
         job.cell.as_str(),
@@ -361,14 +371,16 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
         job.max_strikes,
         work.kind().name(),
         source.map(|s| s.key.as_str()),
-        source.is_some_and(|s| s.ours)
+        source.is_some_and(|s| s.ours),
+        job.admission.queued,
+        job.admission.of_owner
     )
-    .execute(tx)
+    .execute(&mut *tx)
     .await
     .map_err(StoreError::doing("insert a job"));
     match inserted {
         Ok(done) if done.rows_affected() == 1 => Ok(()),
-        Ok(_) => Err(AcceptError::CellGone),
+        Ok(_) => Err(refuse(tx, job).await),
         Err(error) => Err(match error.constraint() {
             Some("job_one_active_per_cell") => AcceptError::CellBusy,
             _ => AcceptError::Store(error),
