@@ -10,7 +10,7 @@ use crate::shell;
 
 /// B12: import of a snapshot into a new cell, against `COPY FROM` of the same rows.
 pub(crate) fn against_copy(bench: &mut Bench, report: &mut Report) {
-    let count = bench.sizes.documents[2];
+    let count = bench.sizes.imported;
     let cell = bench.documents(count);
     let export = bench.export(&cell);
     let (directory, database) = (bench.directory().to_owned(), bench.database());
@@ -63,8 +63,9 @@ fn import(bench: &mut Bench, snapshot: &std::path::Path) -> f64 {
     let system = &bench.system;
     system.make_cell("imported");
     let put = format!(
-        "curl --silent --fail --noproxy '*' --upload-file \"$SNAPSHOT\" -H \"Authorization: Bearer $TOKEN\" \
-         http://{}/imported/__snapshot/s.zip",
+        "curl --silent --show-error --fail --noproxy '*' --upload-file \"$SNAPSHOT\" \
+         -H \"Authorization: Bearer $TOKEN\" -H 'Host: {}' http://{}/imported/__snapshot/s.zip",
+        bench.unit(),
         system.address
     );
     let path = snapshot.to_str().expect("a path in UTF-8");

@@ -25,7 +25,7 @@ pub(crate) fn status(bench: &mut Bench, report: &mut Report) {
     assert_eq!(accepted.status, 202, "{}", accepted.text());
     let api = bench.system.address;
     let baseline = free_address();
-    let mut server = start_baseline(bench, &baseline.to_string());
+    let server = start_baseline(bench, &baseline.to_string());
     bench.system.eventually("the baseline answers", || std::net::TcpStream::connect(baseline).is_ok());
     let unit = bench.unit();
     let duration = Duration::from_secs_f64(bench.sizes.polling);
@@ -46,7 +46,7 @@ pub(crate) fn status(bench: &mut Bench, report: &mut Report) {
         ("baseline/s", Box::new(|| side(baseline, &theirs, &outcomes[1]))),
     ];
     let [ours, theirs] = in_turns(bench.rounds, sides).map(|t| t.median());
-    server.kill().and_then(|()| server.wait()).expect("the baseline ends");
+    drop(server);
     let text = |rate: f64, outcomes: &RefCell<Vec<Outcome>>| {
         let at = |part| {
             let times: Vec<f64> = outcomes.borrow().iter().map(|outcome| outcome.percentile(part) * 1e3).collect();
@@ -71,10 +71,20 @@ pub(crate) fn status(bench: &mut Bench, report: &mut Report) {
 }
 
 /// Starts this program as the other side, as the user that the api is.
-fn start_baseline(bench: &Bench, address: &str) -> Child {
+fn start_baseline(bench: &Bench, address: &str) -> Baseline {
     let program = std::env::current_exe().expect("a program knows its own path");
     let mut command = Command::new(program);
     command.args(["--baseline", address, "--connections", CONNECTIONS]);
     command.env("DATABASE_URL", bench.system.url("API_", "DATABASE_URL")).stdin(Stdio::null());
-    command.spawn().expect("this program starts")
+    Baseline(command.spawn().expect("this program starts"))
+}
+
+/// The other side. It ends with the row, even one that fails.
+struct Baseline(Child);
+
+impl Drop for Baseline {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -3,7 +3,7 @@
 /// The sizes of all rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
-    /// B1 to B4, B12: documents of three cells.
+    /// B1 to B4, B13: documents of three cells.
     pub(crate) documents: [u64; 3],
     /// B5: files of 2 to 20 KB.
     pub(crate) files: u64,
@@ -21,6 +21,8 @@ pub(crate) struct Sizes {
     pub(crate) accepted: usize,
     /// B11: ranges of a mebibyte.
     pub(crate) ranges: usize,
+    /// B12: documents of the snapshot.
+    pub(crate) imported: u64,
 }
 
 impl Sizes {
@@ -35,6 +37,7 @@ impl Sizes {
         polling: 3.0,
         accepted: 3_000,
         ranges: 1_000,
+        imported: 80_000,
     };
     /// What the goals speak of.
     pub(crate) const FULL: Self = Self {
@@ -47,5 +50,6 @@ impl Sizes {
         polling: 10.0,
         accepted: 10_000,
         ranges: 4_000,
+        imported: 2_000_000,
     };
 }
