@@ -52,8 +52,10 @@ impl Bench {
     pub(crate) fn start(sizes: Sizes, rounds: usize) -> Self {
         let mut system = System::start_with(options());
         let api = Some(system.take_api());
-        let mut bench = Self { api, workers: Vec::new(), sizes, rounds, cells: HashSet::new(), exports: 0, system };
-        bench.fresh(1);
+        let bench = Self { api, workers: Vec::new(), sizes, rounds, cells: HashSet::new(), exports: 0, system };
+        // Whoever interrupts this leaves it to `deploy/bench` to remove the database.
+        let name = bench.system.value("SELECT current_database()");
+        std::fs::write(std::env::temp_dir().join("database"), name).expect("a place for temporary files");
         bench
     }
 

@@ -13,6 +13,15 @@ pub(crate) fn seconds_of_tree(pid: u32) -> f64 {
     seconds(pid) + children.map(seconds).sum::<f64>()
 }
 
+/// Seconds that all processors together have been busy, whoever kept them so.
+pub(crate) fn seconds_of_machine() -> f64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<u64> = text.lines().next().unwrap_or_default().split(' ').filter_map(|n| n.parse().ok()).collect();
+    // user, nice, system, idle, waiting, interrupts, … and what other machines took of this one.
+    let idle: u64 = fields.iter().skip(3).take(2).sum();
+    (fields.iter().take(8).sum::<u64>() - idle) as f64 / TICKS
+}
+
 /// The parent of a process.
 pub(crate) fn parent(pid: u32) -> Option<u32> {
     Some(fields(pid)?[1] as u32)

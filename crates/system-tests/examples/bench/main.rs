@@ -86,7 +86,9 @@ fn main() {
     let mut bench = Bench::start(if arguments.full { Sizes::FULL } else { Sizes::SHORT }, arguments.rounds);
     for (name, measure) in ROWS.iter().filter(|(name, _)| wanted(name)) {
         println!("\n== {name}");
-        measure(&mut bench, &mut report);
+        bench.fresh(1);
+        let seconds = measure::seconds(|| measure(&mut bench, &mut report));
+        println!("{name} took {seconds:.0} s");
     }
     let text = report.text(&machine::description(&bench), if arguments.full { "--full" } else { "" });
     println!("\n{text}");
