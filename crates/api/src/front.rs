@@ -7,6 +7,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use model::cell::CellName;
 use model::error_code::ErrorCode;
+use model::store;
 use tracing::Instrument;
 
 use crate::auth::{CellRoot, UnitMaster};
@@ -54,16 +55,23 @@ async fn cell(
 ) -> Result<HttpResponse, ApiError> {
     let name = name.ok_or(ErrorCode::CellNotFound)?;
     let url = state.unit.cell_url(name.as_str());
-    let cell = state
-        .database
-        .ask(async move |connection| model::store::cells::find(connection, &name).await.map_err(ApiError::from));
-    let cell = cell.await?.ok_or(ErrorCode::CellNotFound)?;
+    let action = routes::action(segments, &request.method);
+    // What is asked most comes with the cell.
+    let wants_job = matches!(action, Ok(Action::ExportStatus));
+    let finding = state.database.ask(async move |connection| {
+        let found = match wants_job {
+            true => store::jobs::active_by_name(connection, &name).await?,
+            false => store::cells::find(connection, &name).await?.map(|cell| (cell, None)),
+        };
+        Ok::<_, ApiError>(found)
+    });
+    let (cell, active) = finding.await?.ok_or(ErrorCode::CellNotFound)?;
     if state.unit.path_based {
         // The key may have been put there by X-Override; units look twice in this mode.
         request_key::check(request.headers.get("x-personium-requestkey"))?;
     }
     let caller = state.auth.caller(request, &state.unit, Some(&url));
-    let action = routes::action(segments, &request.method)?;
+    let action = action?;
     if action == Action::NotImplemented {
         return Err(ErrorCode::NotImplemented.into());
     }
@@ -71,7 +79,7 @@ async fn cell(
 
     let root = CellRoot::prove(&state.auth, &caller, cell, url).await?;
     match action {
-        Action::ExportStatus => status::export(state, &root).await,
+        Action::ExportStatus => status::export(active.as_ref()),
         Action::Export => export::accept(state, &root, request, payload).await,
         Action::ImportStatus(kind) => status::import(state, &root, kind).await,
         Action::Import(kind) => import::accept(state, &root, kind, request, payload).await,

@@ -13,13 +13,10 @@ use crate::state::State;
 
 /// Reports the active export of a cell. Status and listing read rows that change in one transaction: once this says
 /// `ready`, the result is listed.
-pub(crate) async fn export(state: &State, root: &CellRoot) -> Result<HttpResponse, ApiError> {
-    let cell = root.cell.id.clone();
-    let active =
-        state.database.ask(async move |connection| jobs::active(connection, &cell).await.map_err(ApiError::from));
-    document(&match active.await?.filter(|job| job.kind == JobKind::Export) {
+pub(crate) fn export(active: Option<&JobView>) -> Result<HttpResponse, ApiError> {
+    document(&match active.filter(|job| job.kind == JobKind::Export) {
         None => StatusReport::ready(),
-        Some(job) => StatusReport::in_progress(&reported(&job)),
+        Some(job) => StatusReport::in_progress(&reported(job)),
     })
 }
 

@@ -26,12 +26,18 @@ pub async fn find(connection: &mut PgConnection, name: &CellName) -> Result<Opti
         .fetch_optional(connection)
         .await
         .map_err(StoreError::doing("find a cell"))?;
-    row.map(|row| {
-        let corrupt = || StoreError::Corrupt { table: "cell", column: "id", row: name.to_string() };
-        let id = CellId::parse(&row.id).ok_or_else(corrupt)?;
-        Ok(Cell { id, name: name.clone(), owner: row.owner, generation: row.generation })
-    })
-    .transpose()
+    row.map(|row| found(row.id, name, row.owner, row.generation)).transpose()
+}
+
+/// A cell that was found by its name.
+pub(super) fn found(
+    id: String,
+    name: &CellName,
+    owner: Option<String>,
+    generation: String,
+) -> Result<Cell, StoreError> {
+    let corrupt = || StoreError::Corrupt { table: "cell", column: "id", row: name.to_string() };
+    Ok(Cell { id: CellId::parse(&id).ok_or_else(corrupt)?, name: name.clone(), owner, generation })
 }
 
 /// A cell in a list.

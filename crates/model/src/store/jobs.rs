@@ -12,7 +12,8 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::cell::CellId;
+use super::cells::{self, Cell};
+use crate::cell::{CellId, CellName};
 use crate::error_code::{ErrorBody, ErrorCode};
 use crate::failpoint;
 use crate::job::{Amount, JobKind, JobState, Progress, Reaping};
@@ -875,6 +876,54 @@ pub async fn active(connection: &mut PgConnection, cell: &CellId) -> Result<Opti
     .await
     .map_err(StoreError::doing("read the active job of a cell"))?;
     row.map(Row::view).transpose()
+}
+
+/// Finds a cell by its name, and its active job: what a client asks for over and over, in one trip.
+pub async fn active_by_name(
+    connection: &mut PgConnection,
+    name: &CellName,
+) -> Result<Option<(Cell, Option<JobView>)>, StoreError> {
+    let row = sqlx::query!(
+        r#"
+        SELECT c.id AS cell_id, c.owner, c.generation,
+               j.id AS "id?", j.kind AS "kind?", j.state::text AS "state?", j.attempt AS "attempt?",
+               j.lease_owner AS "lease_owner?", j.name AS "name?", j.accepted_at AS "accepted_at?",
+               j.done_documents AS "done_documents?", j.done_files AS "done_files?", j.done_bytes AS "done_bytes?",
+               j.total_documents AS "total_documents?", j.total_files AS "total_files?", j.total_bytes AS "total_bytes?"
+        FROM cell c LEFT JOIN job j ON j.cell_id = c.id AND j.state IN ('queued', 'running')
+        WHERE c.name = $1
+        "#,
+        name.as_str()
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::doing("find a cell and its active job"))?;
+    let Some(row) = row else { return Ok(None) };
+    let job = match (row.id, row.kind, row.state, row.attempt, row.name, row.accepted_at) {
+        (Some(id), Some(kind), Some(state), Some(attempt), Some(name), Some(accepted_at)) => Some(Row {
+            id,
+            kind,
+            state,
+            attempt,
+            lease_owner: row.lease_owner,
+            name,
+            accepted_at,
+            done_documents: row.done_documents.unwrap_or_default(),
+            done_files: row.done_files.unwrap_or_default(),
+            done_bytes: row.done_bytes.unwrap_or_default(),
+            total_documents: row.total_documents,
+            total_files: row.total_files,
+            total_bytes: row.total_bytes,
+            // An active job has none of these.
+            blob_key: None,
+            finished_at: None,
+            error: None,
+            result: None,
+        }),
+        _ => None,
+    };
+    let cell = cells::found(row.cell_id, name, row.owner, row.generation)?;
+    Ok(Some((cell, job.map(Row::view).transpose()?)))
 }
 
 /// Reads the last job of a kind that a cell had, whatever became of it.
