@@ -106,15 +106,15 @@ pub const SMALL_ENTRIES: usize = 192;
 pub const STRETCH: u64 = 4 << 20;
 /// Messages to the thread that reads a snapshot back.
 pub const STRETCHES_WAITING: usize = 4;
-/// What is read at once to look at the header of an entry: it, its name and its extra fields.
-pub const LOCAL_HEADER: usize = 512;
+/// What is read at once to look at a header of an entry: it, its name and its extra fields.
+pub const ENTRY_HEADER: usize = 512;
 /// What is compressed on trial, to see whether compressing long contents is worth while.
 pub const SAMPLE: usize = 64 << 10;
 
 /// Free space below which a snapshot area takes no new snapshot and a running one is given up.
 pub const DISK_RESERVE: u64 = 1 << 30;
 /// How much is written between two looks at the free space, and between two flushes to disk.
-pub const FLUSH_BYTES: u64 = 64 << 20;
+pub const FLUSH_BYTES: u64 = 16 << 20;
 
 /// How often a service looks at what it depends on, for its internal port.
 pub const LOOK: Duration = Duration::from_secs(1);

@@ -76,11 +76,12 @@ pub(super) fn directory(
     read: ReadBack,
     control: &Control,
 ) -> Result<(u64, [u8; 32]), Failure> {
-    let reader = |capacity| Ok(BufReader::with_capacity(capacity, part.reopen()?));
+    // The library seeks to every header, and a buffer is filled anew after each seek: small ones, then.
+    let reader = || Ok(BufReader::with_capacity(limits::ENTRY_HEADER, part.reopen()?));
     // Reads one central header after the other, each with its local header: constant memory. That no entry stands twice
     // follows from the records, which must come in the order in which they were written.
-    let headers = reader(limits::SAMPLE).map_err(io)?;
-    let bodies = reader(limits::LOCAL_HEADER).map_err(io)?;
+    let headers = reader().map_err(io)?;
+    let bodies = reader().map_err(io)?;
     let mut archive =
         ZipIterable::try_new(headers, Config::default()).map_err(unreadable)?.enforce_header_consistency(true);
     written.records.rewind().map_err(io)?;
