@@ -59,11 +59,10 @@ async fn cell(
     // What is asked most comes with the cell.
     let wants_job = matches!(action, Ok(Action::ExportStatus));
     let finding = state.database.ask(async move |connection| {
-        let found = match wants_job {
-            true => store::jobs::active_by_name(connection, &name).await?,
-            false => store::cells::find(connection, &name).await?.map(|cell| (cell, None)),
-        };
-        Ok::<_, ApiError>(found)
+        if wants_job {
+            return Ok(store::jobs::active_by_name(connection, &name).await?);
+        }
+        Ok::<_, ApiError>(store::cells::find(connection, &name).await?.map(|cell| (cell, None)))
     });
     let (cell, active) = finding.await?.ok_or(ErrorCode::CellNotFound)?;
     if state.unit.path_based {

@@ -26,7 +26,7 @@ use crate::export::{self, Order};
 use crate::failure::{Decision, Failure};
 use crate::heartbeat;
 use crate::import::{self, Import, NewCell, Origin, Owner, Places};
-use crate::snapshot::{Packer, Place, panic_text};
+use crate::snapshot::{Packer, Place};
 use crate::source::CellSource;
 
 /// What every attempt of a process needs.
@@ -114,10 +114,7 @@ impl<S: CellSource + Clone> Attempts<S> {
                 }
             },
         };
-        joined.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => Err(Failure::internal(panic_text(panic.as_ref()))),
-            Err(error) => Err(Failure::internal(error.to_string())),
-        })
+        joined.unwrap_or_else(|error| Err(Failure::task(error)))
     }
 
     async fn do_work(&self, claim: &Claim, token: Uuid, control: &Control) -> Result<Done, Failure> {

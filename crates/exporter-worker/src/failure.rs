@@ -1,9 +1,11 @@
 //! Why an attempt failed, and what is to be done about it. Decided where the meaning is known, never guessed later.
 
+use std::any::Any;
 use std::io;
 
 use model::error_code::{ErrorBody, ErrorCode};
 use model::store::{FaultClass, StoreError};
+use tokio::task::JoinError;
 
 use crate::control::{Control, StopReason};
 use crate::import::ImportError;
@@ -125,6 +127,20 @@ impl Failure {
     /// A fault of this program.
     pub fn internal(what: String) -> Self {
         Self::new(Decision::Retry, ErrorCode::Unknown.body(), Some(what.into()))
+    }
+
+    /// A thread panicked. Its text is for the log.
+    pub fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::internal(format!("panic: {}", text.unwrap_or("no text")))
+    }
+
+    /// A task panicked, or was given up.
+    pub fn task(error: JoinError) -> Self {
+        match error.try_into_panic() {
+            Ok(panic) => Self::panicked(panic.as_ref()),
+            Err(error) => Self::internal(error.to_string()),
+        }
     }
 }
 

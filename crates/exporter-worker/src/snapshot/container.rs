@@ -53,8 +53,10 @@ impl Data {
     }
 }
 
-/// Appends the header that stands before the data.
-pub(super) fn local_header(head: &EntryHead, data: &Data, out: &mut Vec<u8>) {
+/// The header that stands before the data.
+pub(super) fn local_header(head: &EntryHead, data: &Data) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64 + head.name.len());
+    let out = &mut bytes;
     let (date, time) = date_and_time(head.modified);
     let sizes = if head.large { [u32::MAX; 2] } else { [data.compressed as u32, data.size as u32] };
     words(out, [LOCAL]);
@@ -66,10 +68,13 @@ pub(super) fn local_header(head: &EntryHead, data: &Data, out: &mut Vec<u8>) {
         shorts(out, [ZIP64, 16]);
         longs(out, [data.size, data.compressed]);
     }
+    bytes
 }
 
-/// Appends the record of the central directory.
-pub(super) fn central_record(head: &EntryHead, data: &Data, offset: u64, out: &mut Vec<u8>) {
+/// The record of the central directory.
+pub(super) fn central_record(head: &EntryHead, data: &Data, offset: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(80 + head.name.len());
+    let out = &mut bytes;
     let (date, time) = date_and_time(head.modified);
     let directory = head.name.ends_with('/');
     // S_IFDIR and S_IFREG; the lowest byte is that of MS-DOS (4.4.15).
@@ -89,10 +94,13 @@ pub(super) fn central_record(head: &EntryHead, data: &Data, offset: u64, out: &m
         shorts(out, [ZIP64, extra - 4]);
         longs(out, long);
     }
+    bytes
 }
 
-/// Appends what stands behind the central directory.
-pub(super) fn end(entries: u64, directory: u64, directory_size: u64, out: &mut Vec<u8>) {
+/// What stands behind the central directory.
+pub(super) fn end(entries: u64, directory: u64, directory_size: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let out = &mut bytes;
     let many = entries >= u64::from(u16::MAX);
     if many || !fits(directory) || !fits(directory_size) {
         let at = directory + directory_size;
@@ -110,6 +118,7 @@ pub(super) fn end(entries: u64, directory: u64, directory_size: u64, out: &mut V
     shorts(out, [0, 0, entries, entries]);
     words(out, [directory_size, directory].map(short));
     shorts(out, [0]);
+    bytes
 }
 
 /// All ones say that the number stands elsewhere, so they are no number.

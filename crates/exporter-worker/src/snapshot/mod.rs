@@ -112,7 +112,7 @@ pub fn start<S: CellSource>(place: Place, source: Arc<S>, control: &Control) -> 
         .spawn(move || {
             let _span = span.entered();
             let made = catch_unwind(AssertUnwindSafe(|| make(&place, part, receiver, &runtime, &control)));
-            let made = made.unwrap_or_else(|panic| Err(Failure::internal(panic_text(panic.as_ref()))));
+            let made = made.unwrap_or_else(|panic| Err(Failure::panicked(panic.as_ref())));
             let _ = done.send(made);
         })
         .map_err(|e| Failure::io(doing, e))?;
@@ -156,19 +156,13 @@ fn write(
         let following = std::thread::Builder::new().name("read back".into());
         let following = following.spawn_scoped(scope, move || prove::follow(file, &told, control)).map_err(io)?;
         let written = writer::write(output, &place.scratch, pieces, &place.packer, runtime, control);
-        let read = following.join().unwrap_or_else(|panic| Err(Failure::internal(panic_text(panic.as_ref()))));
+        let read = following.join().unwrap_or_else(|panic| Err(Failure::panicked(panic.as_ref())));
         match (written, read) {
             (Ok(written), Ok(read)) => Ok((written, read)),
             // The follower gave up first; the writer only saw that nobody listened.
             (_, Err(failure)) | (Err(failure), Ok(_)) => Err(failure),
         }
     })
-}
-
-/// The text of a panic, for the log.
-pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", text.unwrap_or("no text"))
 }
 
 #[cfg(test)]

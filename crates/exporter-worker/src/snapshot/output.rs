@@ -66,9 +66,7 @@ impl Output {
     /// Begins an entry of unknown length.
     pub(super) fn begin(&mut self, head: EntryHead, method: Method) -> io::Result<()> {
         let offset = self.length;
-        let mut header = Vec::with_capacity(64 + head.name.len());
-        container::local_header(&head, &Data::unknown(method), &mut header);
-        self.put(&header)?;
+        self.put(&container::local_header(&head, &Data::unknown(method)))?;
         self.open = Some(Open { head, method, offset, data: Hasher::new(), length: 0 });
         Ok(())
     }
@@ -88,8 +86,7 @@ impl Output {
         if !open.head.large && (data.compressed.max(size) >= u64::from(u32::MAX)) {
             return Err(io::Error::other("an entry is longer than it was said to be"));
         }
-        let mut header = Vec::with_capacity(64 + open.head.name.len());
-        container::local_header(&open.head, &data, &mut header);
+        let header = container::local_header(&open.head, &data);
         let begun = self.length - self.buffer.len() as u64;
         match open.offset.checked_sub(begun) {
             Some(at) => self.buffer[at as usize..][..header.len()].copy_from_slice(&header),
@@ -108,7 +105,6 @@ impl Output {
 
     /// Hands everything over.
     pub(super) fn finish(mut self) -> io::Result<u64> {
-        self.write_out()?;
         self.tell_finished(true)?;
         Ok(self.length)
     }

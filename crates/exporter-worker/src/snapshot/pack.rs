@@ -3,19 +3,18 @@
 //! What is packed is independent of everything else, so the bytes of a snapshot do not depend on how many cores there
 //! are. Whoever waits is served in turn; every attempt has a bounded number of pieces on its way, and so a fair share.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use model::limits;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::container::{Data, EntryHead, Method};
 use super::deflate::{Deflater, Effort};
-use super::panic_text;
 use crate::failure::Failure;
 use crate::source::ContentRef;
 
@@ -26,7 +25,7 @@ pub struct Packer(Arc<Inner>);
 struct Inner {
     effort: Effort,
     cores: Arc<Semaphore>,
-    idle: Mutex<VecDeque<Deflater>>,
+    idle: Mutex<Vec<Deflater>>,
 }
 
 impl std::fmt::Debug for Packer {
@@ -127,21 +126,18 @@ impl Packer {
 
 impl Inner {
     fn take(&self) -> Deflater {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.unwrap_or_else(|| Deflater::new(self.effort))
     }
 
     fn put_back(&self, deflater: Deflater) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_front(deflater);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(deflater);
     }
 }
 
 /// What became of a task.
-pub(super) fn joined<T>(joined: Result<Result<T, Failure>, tokio::task::JoinError>) -> Result<T, Failure> {
-    joined.unwrap_or_else(|error| match error.try_into_panic() {
-        Ok(panic) => Err(Failure::internal(panic_text(panic.as_ref()))),
-        Err(error) => Err(Failure::internal(error.to_string())),
-    })
+pub(super) fn joined<T>(joined: Result<Result<T, Failure>, JoinError>) -> Result<T, Failure> {
+    joined.unwrap_or_else(|error| Err(Failure::task(error)))
 }
 
 fn packed(deflater: &mut Deflater, entry: Small) -> Result<Packed, Failure> {

@@ -18,7 +18,7 @@ use super::container::{self, Data, EntryHead, Method};
 use super::deflate;
 use super::integrity::{self, Record, Records, Spool};
 use super::output::Output;
-use super::pack::{Packed, Packer, joined};
+use super::pack::{Block, Packed, Packer, Pending, joined};
 use super::{Of, Piece, Totals};
 use crate::control::Control;
 use crate::failure::Failure;
@@ -60,14 +60,14 @@ pub(super) fn write(
         if let Some(reason) = control.stopped() {
             return Err(Failure::stopped(reason));
         }
-        let Some(piece) = pieces.blocking_recv() else {
-            return Err(Failure::internal("the cell's reader went away".to_owned()));
-        };
-        if let Piece::End(totals) = piece {
-            writer.close()?;
-            return writer.finish(&totals, packer);
+        match pieces.blocking_recv() {
+            None => return Err(Failure::internal("the cell's reader went away".to_owned())),
+            Some(Piece::Small(pending)) => writer.small_ones(pending)?,
+            Some(Piece::Begin(head, method, of)) => writer.begin(head, method, of)?,
+            Some(Piece::Block(pending, documents)) => writer.block(pending, documents)?,
+            Some(Piece::Bytes(bytes)) => writer.bytes(&bytes)?,
+            Some(Piece::End(totals)) => return writer.finish(&totals, packer),
         }
-        writer.piece(piece)?;
         failpoint::reached("export.piece_written");
     }
 }
@@ -93,36 +93,34 @@ struct Open {
 }
 
 impl Writer<'_> {
-    fn piece(&mut self, piece: Piece) -> Result<(), Failure> {
-        match piece {
-            Piece::Small(pending) => {
-                self.close()?;
-                for packed in joined(self.runtime.block_on(pending))? {
-                    self.small(packed)?;
-                }
-                Ok(())
-            }
-            Piece::Begin(head, method, of) => {
-                self.close()?;
-                self.output.begin(head, method).map_err(io)?;
-                let deflated = method == Method::Deflated;
-                let (crc32, sha256) = (crc32fast::Hasher::new(), Sha256::new());
-                self.open = Some(Open { of, deflated, crc32, sha256, size: 0, lines: 0 });
-                Ok(())
-            }
-            Piece::Block(pending, documents) => {
-                let block = joined(self.runtime.block_on(pending))?;
-                let open = self.open.as_mut().ok_or_else(outside)?;
-                open.crc32.combine(&crc32fast::Hasher::new_with_initial_len(block.crc32, block.input.len() as u64));
-                open.lines += block.lines;
-                self.data(&block.input, &block.deflated, documents)
-            }
-            Piece::Bytes(bytes) => {
-                self.open.as_mut().ok_or_else(outside)?.crc32.update(&bytes);
-                self.data(&bytes, &bytes, 0)
-            }
-            Piece::End(_) => self.close(),
+    fn small_ones(&mut self, pending: Pending<Vec<Packed>>) -> Result<(), Failure> {
+        self.close()?;
+        for packed in joined(self.runtime.block_on(pending))? {
+            self.small(packed)?;
         }
+        Ok(())
+    }
+
+    fn begin(&mut self, head: EntryHead, method: Method, of: Of) -> Result<(), Failure> {
+        self.close()?;
+        self.output.begin(head, method).map_err(io)?;
+        let deflated = method == Method::Deflated;
+        let (crc32, sha256) = (crc32fast::Hasher::new(), Sha256::new());
+        self.open = Some(Open { of, deflated, crc32, sha256, size: 0, lines: 0 });
+        Ok(())
+    }
+
+    fn block(&mut self, pending: Pending<Block>, documents: u64) -> Result<(), Failure> {
+        let block = joined(self.runtime.block_on(pending))?;
+        let open = self.open.as_mut().ok_or_else(outside)?;
+        open.crc32.combine(&crc32fast::Hasher::new_with_initial_len(block.crc32, block.input.len() as u64));
+        open.lines += block.lines;
+        self.data(&block.input, &block.deflated, documents)
+    }
+
+    fn bytes(&mut self, bytes: &Bytes) -> Result<(), Failure> {
+        self.open.as_mut().ok_or_else(outside)?.crc32.update(bytes);
+        self.data(bytes, bytes, 0)
     }
 
     fn data(&mut self, input: &Bytes, data: &[u8], documents: u64) -> Result<(), Failure> {
@@ -137,9 +135,7 @@ impl Writer<'_> {
     fn small(&mut self, packed: Packed) -> Result<(), Failure> {
         let Packed { head, data, bytes, sha256, content } = packed;
         let offset = self.output.length();
-        let mut header = Vec::with_capacity(64 + head.name.len());
-        container::local_header(&head, &data, &mut header);
-        self.output.append(&header).map_err(io)?;
+        self.output.append(&container::local_header(&head, &data)).map_err(io)?;
         self.output.append(&bytes).map_err(io)?;
         if content {
             self.counts.file(data.size);
@@ -178,7 +174,8 @@ impl Writer<'_> {
         self.records.add(&record).map_err(io)
     }
 
-    fn finish(self, totals: &Totals, packer: &Packer) -> Result<Written, Failure> {
+    fn finish(mut self, totals: &Totals, packer: &Packer) -> Result<Written, Failure> {
+        self.close()?;
         if self.counts != *totals {
             let (counts, content) = (self.counts.documents, self.counts.content);
             return Err(Failure::unproved(format!(
@@ -216,8 +213,7 @@ impl Directory {
     }
 
     fn add(&mut self, head: &EntryHead, data: &Data, offset: u64) -> io::Result<()> {
-        let mut record = Vec::with_capacity(80 + head.name.len());
-        container::central_record(head, data, offset, &mut record);
+        let record = container::central_record(head, data, offset);
         self.entries += 1;
         self.size += record.len() as u64;
         self.file.write_all(&record)
@@ -234,9 +230,7 @@ impl Directory {
                 n => output.append(&buffer[..n])?,
             }
         }
-        let mut end = Vec::new();
-        container::end(self.entries, begin, self.size, &mut end);
-        output.append(&end)
+        output.append(&container::end(self.entries, begin, self.size))
     }
 }
 

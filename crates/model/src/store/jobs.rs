@@ -310,17 +310,11 @@ async fn hold_cell(tx: &mut PgConnection, cell: &CellId) -> Result<(), AcceptErr
     held.map(drop).ok_or(AcceptError::CellGone)
 }
 
-/// Says why no job was inserted.
-async fn refuse(tx: &mut PgConnection, job: &NewJob) -> AcceptError {
+/// Says why no job was inserted. Counts no further than the limits.
+async fn refusal(tx: &mut PgConnection, job: &NewJob) -> AcceptError {
     if let Err(error) = hold_cell(tx, &job.cell).await {
         return error;
     }
-    // There is room by now: somebody else may have it.
-    admit(tx, job).await.err().unwrap_or(AcceptError::QueueFull)
-}
-
-/// Refuses when there are too many jobs already. Counts no further than the limits.
-async fn admit(tx: &mut PgConnection, job: &NewJob) -> Result<(), AcceptError> {
     let Admission { queued, of_owner } = job.admission;
     let counted = sqlx::query!(
         r#"
@@ -337,11 +331,12 @@ async fn admit(tx: &mut PgConnection, job: &NewJob) -> Result<(), AcceptError> {
     )
     .fetch_one(tx)
     .await
-    .map_err(StoreError::doing("count jobs"))?;
-    match (counted.queued >= queued, counted.of_owner >= of_owner) {
-        (true, _) => Err(AcceptError::QueueFull),
-        (false, true) => Err(AcceptError::OwnerBusy),
-        (false, false) => Ok(()),
+    .map_err(StoreError::doing("count jobs"));
+    match counted {
+        Err(error) => error.into(),
+        Ok(counted) if counted.queued < queued && counted.of_owner >= of_owner => AcceptError::OwnerBusy,
+        // Also when there is room by now: somebody else may have it.
+        Ok(_) => AcceptError::QueueFull,
     }
 }
 
@@ -381,7 +376,7 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
     .map_err(StoreError::doing("insert a job"));
     match inserted {
         Ok(done) if done.rows_affected() == 1 => Ok(()),
-        Ok(_) => Err(refuse(tx, job).await),
+        Ok(_) => Err(refusal(tx, job).await),
         Err(error) => Err(match error.constraint() {
             Some("job_one_active_per_cell") => AcceptError::CellBusy,
             _ => AcceptError::Store(error),

@@ -132,6 +132,14 @@ impl Bench {
         name
     }
 
+    /// A cell with large contents that cannot be compressed: how many, and the length of each, is in the sizes.
+    pub(crate) fn large(&mut self) -> String {
+        let (count, length) = self.sizes.large;
+        let name = "large".to_owned();
+        self.cell(&name, &["--large", &count.to_string(), "--large-size", &length.to_string()]);
+        name
+    }
+
     /// Statistics, hint bits and a checkpoint: nothing of a load is left to be done during a measurement.
     pub(crate) fn settle(&self) {
         self.system.execute("VACUUM (ANALYZE)");

@@ -14,9 +14,7 @@ const RANGE: u64 = 1 << 20;
 
 /// B11: the same bytes from the api and from nginx, taken by the same client.
 pub(crate) fn against_nginx(bench: &mut Bench, report: &mut Report) {
-    let (count, length) = bench.sizes.large;
-    let cell = "large".to_owned();
-    bench.cell(&cell, &["--large", &count.to_string(), "--large-size", &length.to_string()]);
+    let cell = bench.large();
     let export = bench.export(&cell);
     let length = size(&export.file);
     let nginx = Nginx::serve(&export.file);

@@ -75,8 +75,7 @@ pub(crate) fn small(bench: &mut Bench, report: &mut Report) {
 /// B6: a few large contents that cannot be compressed.
 pub(crate) fn large(bench: &mut Bench, report: &mut Report) {
     let (count, length) = bench.sizes.large;
-    let cell = "large".to_owned();
-    bench.cell(&cell, &["--large", &count.to_string(), "--large-size", &length.to_string()]);
+    let cell = bench.large();
     let generation = bench.generation(&cell);
     let blobs = bench.system.value(&format!(
         "SELECT string_agg(left(replace(id::text, '-', ''), 2) || '/' || replace(id::text, '-', ''), ' ') FROM blob \
