@@ -1,6 +1,7 @@
 //! Deflating blocks that can be joined, and proving each of them on the spot.
 
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use flate2::{Compress, Compression, FlushCompress};
+use libdeflater::Decompressor;
 
 use super::isal::Isal;
 use crate::failure::Failure;
@@ -21,7 +22,7 @@ pub enum Effort {
 /// Deflates with one library and inflates with another what came out, so that no fault of either gets into a snapshot.
 pub(super) struct Deflater {
     with: With,
-    check: Decompress,
+    check: Decompressor,
     checked: Vec<u8>,
 }
 
@@ -36,64 +37,53 @@ impl Deflater {
             Effort::Faster => With::Isal(Isal::new()),
             Effort::Smaller => With::Zlib(Compress::new(Compression::new(6), false)),
         };
-        Self { with, check: Decompress::new(false), checked: vec![0; 64 << 10] }
+        Self { with, check: Decompressor::new(), checked: Vec::new() }
     }
 
-    /// Appends `input`, deflated by itself. See [`Isal::deflate`].
-    pub(super) fn deflate(&mut self, input: &[u8], last: bool, out: &mut Vec<u8>) -> Result<(), Failure> {
+    /// Appends `input`, deflated by itself, as a stream of its own.
+    pub(super) fn whole(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
         let begin = out.len();
         match &mut self.with {
-            With::Isal(isal) => isal.deflate(input, last, out).map_err(|code| {
+            With::Isal(isal) => isal.deflate(input, out).map_err(|code| {
                 Failure::internal(format!("ISA-L cannot deflate {} bytes: code {code}", input.len()))
             })?,
-            With::Zlib(zlib) => squeeze(zlib, input, last, out)?,
+            With::Zlib(zlib) => squeeze(zlib, input, out)?,
         }
-        if self.inflates_to(&out[begin..], last, input) {
+        out.extend(END);
+        if self.inflates_to(&out[begin..], input) {
             return Ok(());
         }
         Err(Failure::unproved(format!("a block of {} bytes does not inflate to what was deflated", input.len())))
     }
 
-    /// Inflates to a small buffer again and again: it stays in the cache, and no length is taken on trust.
-    fn inflates_to(&mut self, mut deflated: &[u8], last: bool, mut expected: &[u8]) -> bool {
-        let mut ending: &[u8] = if last { &[] } else { &END };
-        self.check.reset(false);
-        loop {
-            if deflated.is_empty() {
-                deflated = std::mem::take(&mut ending);
-            }
-            let (read, written) = (self.check.total_in(), self.check.total_out());
-            let Ok(status) = self.check.decompress(deflated, &mut self.checked, FlushDecompress::None) else {
-                return false;
-            };
-            let read = (self.check.total_in() - read) as usize;
-            let written = (self.check.total_out() - written) as usize;
-            let Some((part, rest)) = expected.split_at_checked(written) else { return false };
-            if part != &self.checked[..written] {
-                return false;
-            }
-            (deflated, expected) = (&deflated[read..], rest);
-            match status {
-                Status::StreamEnd => return deflated.is_empty() && ending.is_empty() && expected.is_empty(),
-                Status::Ok | Status::BufError if read + written == 0 && ending.is_empty() => return false,
-                Status::Ok | Status::BufError => {}
-            }
+    /// Appends `input`, deflated by itself, to be followed by other blocks or by [`END`].
+    pub(super) fn block(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
+        self.whole(input, out)?;
+        out.truncate(out.len() - END.len());
+        Ok(())
+    }
+
+    fn inflates_to(&mut self, deflated: &[u8], expected: &[u8]) -> bool {
+        if self.checked.len() < expected.len() {
+            self.checked.resize(expected.len(), 0);
         }
+        let checked = &mut self.checked[..expected.len()];
+        // More than there is room for is an error.
+        let inflated = self.check.deflate_decompress(deflated, checked);
+        inflated.is_ok_and(|length| length == expected.len()) && checked == expected
     }
 }
 
-fn squeeze(zlib: &mut Compress, mut input: &[u8], last: bool, out: &mut Vec<u8>) -> Result<(), Failure> {
+fn squeeze(zlib: &mut Compress, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
     zlib.reset();
-    let flush = if last { FlushCompress::Finish } else { FlushCompress::Full };
     loop {
         out.reserve((input.len() / 3).clamp(1 << 10, 1 << 20));
         let before = zlib.total_in();
-        let status = zlib
-            .compress_vec(input, out, flush)
+        zlib.compress_vec(input, out, FlushCompress::Full)
             .map_err(|error| Failure::internal(format!("zlib cannot deflate: {error}")))?;
         input = &input[(zlib.total_in() - before) as usize..];
         // Room that is left means that all was said (zlib.h, "deflate").
-        if status == Status::StreamEnd || (!last && input.is_empty() && out.len() < out.capacity()) {
+        if input.is_empty() && out.len() < out.capacity() {
             return Ok(());
         }
     }
@@ -127,9 +117,9 @@ mod tests {
             let (mut joined, mut all) = (Vec::new(), Vec::new());
             for input in inputs() {
                 let mut whole = Vec::new();
-                deflater.deflate(&input, true, &mut whole).expect("deflated");
+                deflater.whole(&input, &mut whole).expect("deflated");
                 assert_eq!(inflated(&whole), input);
-                deflater.deflate(&input, false, &mut joined).expect("deflated");
+                deflater.block(&input, &mut joined).expect("deflated");
                 all.extend(input);
             }
             joined.extend(END);
@@ -150,7 +140,7 @@ mod tests {
         for effort in [Effort::Faster, Effort::Smaller] {
             let deflate = |deflater: &mut Deflater, input: &[u8]| {
                 let mut out = Vec::new();
-                deflater.deflate(input, false, &mut out).expect("deflated");
+                deflater.block(input, &mut out).expect("deflated");
                 out
             };
             let mut used = Deflater::new(effort);
@@ -166,15 +156,16 @@ mod tests {
         let mut deflater = Deflater::new(Effort::Faster);
         let input: Vec<u8> = (0..50_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
         let mut out = Vec::new();
-        deflater.deflate(&input, false, &mut out).expect("deflated");
-        assert!(deflater.inflates_to(&out, false, &input));
+        deflater.whole(&input, &mut out).expect("deflated");
+        assert!(deflater.inflates_to(&out, &input));
         let mut other = input.clone();
         other[40_000] ^= 1;
-        assert!(!deflater.inflates_to(&out, false, &other), "another byte");
-        assert!(!deflater.inflates_to(&out, false, &input[1..]), "a byte too many");
-        assert!(!deflater.inflates_to(&out, false, &[&input[..], b"x"].concat()), "a byte too few");
-        assert!(!deflater.inflates_to(&out, true, &input), "no end");
-        assert!(!deflater.inflates_to(&out[..out.len() - 9], false, &input), "cut off");
-        assert!(!deflater.inflates_to(&[&out[..], b"x"].concat(), false, &input), "something behind it");
+        assert!(!deflater.inflates_to(&out, &other), "another byte");
+        assert!(!deflater.inflates_to(&out, &input[1..]), "a byte too many");
+        assert!(!deflater.inflates_to(&out, &[&input[..], b"x"].concat()), "a byte too few");
+        let block = &out[..out.len() - END.len()];
+        assert!(!deflater.inflates_to(block, &input), "no end");
+        assert!(!deflater.inflates_to(&out[..out.len() - 9], &input), "cut off");
+        assert!(!deflater.inflates_to(&[block, b"x", &END].concat(), &input), "something behind it");
     }
 }

@@ -4,7 +4,7 @@
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 
 use isal_sys::igzip_lib::{
-    COMP_OK, FULL_FLUSH, INVALID_PARAM, ISAL_DEF_LVL2_DEFAULT, NO_FLUSH, isal_deflate, isal_deflate_init, isal_zstream,
+    COMP_OK, FULL_FLUSH, INVALID_PARAM, ISAL_DEF_LVL2_DEFAULT, isal_deflate, isal_deflate_init, isal_zstream,
 };
 
 /// Of levels 1 to 3 the last one that costs hardly more time than the first.
@@ -35,18 +35,17 @@ impl Isal {
         Self { stream, work: vec![0; ISAL_DEF_LVL2_DEFAULT as usize] }
     }
 
-    /// Appends `input`, deflated by itself: the result refers to nothing before it and ends on a byte. It is the end of
-    /// a stream, or can be followed by other blocks.
+    /// Appends `input`, deflated by itself: the result refers to nothing before it, ends on a byte and has no end.
     ///
     /// Fails with the library's code, which it never should.
-    pub(super) fn deflate(&mut self, input: &[u8], last: bool, out: &mut Vec<u8>) -> Result<(), i32> {
+    pub(super) fn deflate(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), i32> {
         let stream = &mut *self.stream;
         // SAFETY: a valid structure; the function fills it in.
         unsafe { isal_deflate_init(stream) };
         stream.level = LEVEL;
         stream.level_buf = self.work.as_mut_ptr();
         stream.level_buf_size = ISAL_DEF_LVL2_DEFAULT;
-        (stream.flush, stream.end_of_stream) = if last { (NO_FLUSH as u16, 1) } else { (FULL_FLUSH as u16, 0) };
+        stream.flush = FULL_FLUSH as u16;
         stream.next_in = input.as_ptr().cast_mut();
         // No block is anywhere near so long.
         stream.avail_in = u32::try_from(input.len()).map_err(|_| INVALID_PARAM)?;

@@ -23,7 +23,7 @@ pub use self::container::EntryHead;
 use self::container::Method;
 pub use self::deflate::Effort;
 pub use self::feed::{Fed, Feed};
-use self::output::Output;
+use self::output::{Output, Told};
 pub use self::pack::Packer;
 use self::pack::{Block, Packed, Pending};
 use crate::control::Control;
@@ -140,7 +140,7 @@ fn make(
     Ok(FinishedBlob { key: place.key.text(), size, sha256, contents })
 }
 
-/// Writes the file, while another thread reads it back.
+/// Writes the file, while one thread hands it to the disk and another one reads it back.
 fn write(
     place: &Place,
     part: &Part,
@@ -149,19 +149,20 @@ fn write(
     control: &Control,
 ) -> Result<(writer::Written, prove::ReadBack), Failure> {
     let io = |e| Failure::io("create snapshot file", e);
-    let (teller, told) = sync_channel(limits::STRETCHES_WAITING);
-    let output = Output::new(part.writer().map_err(io)?, place.area.clone(), teller);
-    let file = part.reopen().map_err(io)?;
+    let (finished, to_read) = sync_channel(limits::STRETCHES_WAITING);
+    let (flush, to_flush) = sync_channel(1);
+    let output = Output::new(part.writer().map_err(io)?, place.area.clone(), Told { finished, flush });
+    let (flushed, read) = (part.reopen().map_err(io)?, part.reopen().map_err(io)?);
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     std::thread::scope(|scope| {
-        let following = std::thread::Builder::new().name("read back".into());
-        let following = following.spawn_scoped(scope, move || prove::follow(file, &told, control)).map_err(io)?;
+        let flushing = thread("flush").spawn_scoped(scope, move || prove::flush(&flushed, &to_flush)).map_err(io)?;
+        let reading =
+            thread("read back").spawn_scoped(scope, move || prove::follow(read, &to_read, control)).map_err(io)?;
         let written = writer::write(output, &place.scratch, pieces, &place.packer, runtime, control);
-        let read = following.join().unwrap_or_else(|panic| Err(Failure::panicked(panic.as_ref())));
-        match (written, read) {
-            (Ok(written), Ok(read)) => Ok((written, read)),
-            // The follower gave up first; the writer only saw that nobody listened.
-            (_, Err(failure)) | (Err(failure), Ok(_)) => Err(failure),
-        }
+        // Where one of these gave up first, the writer only saw that nobody listened.
+        flushing.join().unwrap_or_else(|panic| Err(Failure::panicked(panic.as_ref())))?;
+        let read = reading.join().unwrap_or_else(|panic| Err(Failure::panicked(panic.as_ref())))?;
+        Ok((written?, read))
     })
 }
 
@@ -170,7 +171,6 @@ mod tests {
     use std::collections::HashMap;
     use std::os::unix::fs::FileExt;
     use std::path::Path;
-    use std::sync::mpsc::Receiver;
 
     use futures_util::{FutureExt, StreamExt};
     use model::area::Pieces;
@@ -178,7 +178,7 @@ mod tests {
     use sha2::{Digest, Sha256};
     use uuid::Uuid;
 
-    use super::output::Told;
+    use super::output::Finished;
     use super::prove::{directory, follow};
     use super::writer::Written;
     use super::*;
@@ -326,11 +326,13 @@ mod tests {
         assert_eq!(files, Vec::<PathBuf>::new());
     }
 
-    /// What the writer left, and what it told.
-    async fn written(place: &Place, mut cell: Cell) -> (Part, Written, Vec<Told>) {
+    /// What the writer left, and what it said is finished.
+    async fn written(place: &Place, mut cell: Cell) -> (Part, Written, Vec<Finished>) {
         let part = place.area.create_part(&place.key).expect("a part file");
-        let (teller, told) = sync_channel(1000);
-        let output = Output::new(part.writer().expect("a handle"), place.area.clone(), teller);
+        let (finished, stretches) = sync_channel(1000);
+        let (flush, _flushes) = sync_channel(1000);
+        let told = Told { finished, flush };
+        let output = Output::new(part.writer().expect("a handle"), place.area.clone(), told);
         let (pieces, receiver) = mpsc::channel(limits::PIECES_WAITING);
         let control = Control::default();
         let source = Arc::new(std::mem::take(&mut cell.contents));
@@ -340,18 +342,12 @@ mod tests {
             tokio::task::spawn_blocking(move || writer::write(output, &scratch, receiver, &packer, &runtime, &control));
         cell.feed(feed).await.expect("fed");
         let written = writing.await.expect("no panic").expect("written");
-        (part, written, told.into_iter().collect())
+        (part, written, stretches.into_iter().collect())
     }
 
-    fn read_back(part: &Part, told: &[Told]) -> Result<prove::ReadBack, Failure> {
-        let (teller, receiver): (_, Receiver<Told>) = sync_channel(told.len());
-        told.iter().for_each(|told| {
-            let told = match told {
-                Told::Sync => Told::Sync,
-                Told::Finished { length, crc32 } => Told::Finished { length: *length, crc32: *crc32 },
-            };
-            teller.send(told).expect("room");
-        });
+    fn read_back(part: &Part, told: &[Finished]) -> Result<prove::ReadBack, Failure> {
+        let (teller, receiver) = sync_channel(told.len());
+        told.iter().for_each(|finished| teller.send(*finished).expect("room"));
         drop(teller);
         follow(part.reopen().expect("a file"), &receiver, &Control::default())
     }

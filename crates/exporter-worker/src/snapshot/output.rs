@@ -11,13 +11,22 @@ use model::limits;
 
 use super::container::{self, Data, EntryHead, Method};
 
-/// What whoever follows the writer is told.
+/// So many more bytes are finished, and this is what they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Finished {
+    pub(super) length: u64,
+    pub(super) crc32: u32,
+}
+
+/// Much was written since the last time: it should be handed to the disk.
 #[derive(Debug)]
-pub(super) enum Told {
-    /// So many more bytes are finished, and this is what they are.
-    Finished { length: u64, crc32: u32 },
-    /// Much was written since the last time: it should be handed to the disk.
-    Sync,
+pub(super) struct Flush;
+
+/// Who is told what the writer did.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) finished: SyncSender<Finished>,
+    pub(super) flush: SyncSender<Flush>,
 }
 
 /// The file. Bytes are only ever appended, but for the header of a long entry, which is written again when its end is
@@ -32,7 +41,7 @@ pub(super) struct Output {
     /// What is finished but was not told yet.
     finished: (u64, Hasher),
     since_look: u64,
-    follower: SyncSender<Told>,
+    told: Told,
     open: Option<Open>,
 }
 
@@ -45,9 +54,9 @@ struct Open {
 }
 
 impl Output {
-    pub(super) fn new(file: File, area: SnapshotArea, follower: SyncSender<Told>) -> Self {
+    pub(super) fn new(file: File, area: SnapshotArea, told: Told) -> Self {
         let buffer = Vec::with_capacity(2 * limits::PIECE);
-        Self { file, area, buffer, length: 0, finished: (0, Hasher::new()), since_look: 0, follower, open: None }
+        Self { file, area, buffer, length: 0, finished: (0, Hasher::new()), since_look: 0, told, open: None }
     }
 
     /// Length of the file, which is where the next byte goes.
@@ -142,7 +151,7 @@ impl Output {
         if self.area.free()? == 0 {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.tell(Told::Sync)
+        self.told.flush.send(Flush).map_err(|_| gone())
     }
 
     /// Says what is finished, when it is much. What is said has to be in the file.
@@ -152,12 +161,12 @@ impl Output {
         }
         self.write_out()?;
         let (length, crc32) = std::mem::replace(&mut self.finished, (0, Hasher::new()));
-        self.tell(Told::Finished { length, crc32: crc32.finalize() })
+        self.told.finished.send(Finished { length, crc32: crc32.finalize() }).map_err(|_| gone())
     }
+}
 
-    fn tell(&self, what: Told) -> io::Result<()> {
-        self.follower.send(what).map_err(|_| io::Error::other("nobody follows any more"))
-    }
+fn gone() -> io::Error {
+    io::Error::other("nobody follows any more")
 }
 
 #[cfg(test)]
@@ -171,8 +180,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let area = SnapshotArea::open(directory.path(), u64::MAX).expect("an area");
         assert_eq!(area.free().expect("an answer"), 0);
-        let (follower, _stretches) = sync_channel(100);
-        let mut output = Output::new(tempfile::tempfile().expect("a file"), area, follower);
+        let (finished, _finished) = sync_channel(100);
+        let (flush, _flushes) = sync_channel(100);
+        let mut output = Output::new(tempfile::tempfile().expect("a file"), area, Told { finished, flush });
         let piece = vec![0; 8 << 20];
         let failed = (0..20).find_map(|_| output.append(&piece).err()).expect("it looks at the disk");
         assert_eq!(failed.kind(), io::ErrorKind::StorageFull);

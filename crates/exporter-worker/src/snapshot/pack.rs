@@ -75,8 +75,8 @@ impl Packer {
     pub(super) fn block(&self, input: Bytes) -> Pending<Block> {
         self.pack(std::future::ready(Ok(input)), |deflater, input| {
             let mut deflated = Vec::with_capacity(input.len() / 3);
-            deflater.deflate(&input, false, &mut deflated)?;
-            let lines = input.iter().filter(|byte| **byte == b'\n').count() as u64;
+            deflater.block(&input, &mut deflated)?;
+            let lines = memchr::memchr_iter(b'\n', &input).count() as u64;
             Ok(Block { crc32: crc32fast::hash(&input), lines, input, deflated })
         })
     }
@@ -95,7 +95,7 @@ impl Packer {
         let trial = self.pack(std::future::ready(Ok(beginning)), |deflater, beginning| {
             let sample = &beginning[beginning.len().saturating_sub(limits::SAMPLE)..];
             let mut deflated = Vec::with_capacity(sample.len());
-            deflater.deflate(sample, true, &mut deflated)?;
+            deflater.whole(sample, &mut deflated)?;
             Ok(is_smaller(deflated.len(), sample.len()))
         });
         joined(trial.await)
@@ -149,7 +149,7 @@ fn packed(deflater: &mut Deflater, entry: Small) -> Result<Packed, Failure> {
     let (crc32, size) = (crc32fast::hash(&bytes), bytes.len() as u64);
     let mut deflated = Vec::new();
     if may_shrink(&head, bytes.len()) {
-        deflater.deflate(&bytes, true, &mut deflated)?;
+        deflater.whole(&bytes, &mut deflated)?;
     }
     let (method, bytes) = match deflated.len() {
         0 => (Method::Stored, bytes),

@@ -1,7 +1,7 @@
 //! Reads a snapshot back before anybody may see it.
 //!
 //! Three proofs make one. Every piece that was deflated was inflated again on the spot, by another library, and compared
-//! (`deflate.rs`). A thread that follows the writer hands what was written to the disk, reads it back and compares it with
+//! (`deflate.rs`). A thread that follows the writer reads back what was written and compares it with
 //! what the writer meant to write, byte for byte by CRC, taking the digest of the whole file as it goes; so it is done
 //! soon after the writer. In the end the directory is read by a library that had no part in writing it, and
 //! compared with the list of what was written and with the local headers: every name, size and method, and that the
@@ -20,7 +20,7 @@ use zip::read::Config;
 use zip::unstable::format::flags::ZipFlags;
 use zip::unstable::read::ZipIterable;
 
-use super::output::Told;
+use super::output::{Finished, Flush};
 use super::writer::Written;
 use crate::control::Control;
 use crate::failure::Failure;
@@ -32,35 +32,38 @@ pub(super) struct ReadBack {
     sha256: [u8; 32],
 }
 
+/// Hands what the writer of `file` wrote to the disk, so that little is left for the end, until it says no more.
+///
+/// # Errors
+/// [`Failure`] when the disk refuses.
+pub(super) fn flush(file: &File, told: &Receiver<Flush>) -> Result<(), Failure> {
+    told.iter().try_for_each(|Flush| file.sync_data()).map_err(io)
+}
+
 /// Follows the writer of `file` until it says no more.
 ///
 /// # Errors
-/// [`Failure`] when the disk refuses, or has other bytes than were written.
-pub(super) fn follow(mut file: File, told: &Receiver<Told>, control: &Control) -> Result<ReadBack, Failure> {
+/// [`Failure`] when the disk has other bytes than were written.
+pub(super) fn follow(mut file: File, told: &Receiver<Finished>, control: &Control) -> Result<ReadBack, Failure> {
     let (mut sha256, mut size) = (Sha256::new(), 0);
     let mut buffer = vec![0; limits::PIECE];
-    while let Ok(told) = told.recv() {
-        match told {
-            Told::Sync => file.sync_data().map_err(io)?,
-            Told::Finished { length, crc32 } => {
-                let mut found = crc32fast::Hasher::new();
-                let mut left = length;
-                while left > 0 {
-                    if let Some(reason) = control.stopped() {
-                        return Err(Failure::stopped(reason));
-                    }
-                    let piece = &mut buffer[..left.min(limits::PIECE as u64) as usize];
-                    file.read_exact(piece).map_err(io)?;
-                    found.update(piece);
-                    sha256.update(&*piece);
-                    left -= piece.len() as u64;
-                    control.moved(piece.len() as u64);
-                }
-                size += length;
-                if found.finalize() != crc32 {
-                    return Err(Failure::unproved(format!("the {length} bytes before {size} changed on the disk")));
-                }
+    for Finished { length, crc32 } in told {
+        let mut found = crc32fast::Hasher::new();
+        let mut left = length;
+        while left > 0 {
+            if let Some(reason) = control.stopped() {
+                return Err(Failure::stopped(reason));
             }
+            let piece = &mut buffer[..left.min(limits::PIECE as u64) as usize];
+            file.read_exact(piece).map_err(io)?;
+            found.update(piece);
+            sha256.update(&*piece);
+            left -= piece.len() as u64;
+            control.moved(piece.len() as u64);
+        }
+        size += length;
+        if found.finalize() != crc32 {
+            return Err(Failure::unproved(format!("the {length} bytes before {size} changed on the disk")));
         }
     }
     Ok(ReadBack { size, sha256: sha256.finalize().into() })
