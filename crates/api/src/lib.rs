@@ -18,6 +18,7 @@ mod front;
 pub mod fuzzing;
 mod handlers;
 mod odata;
+mod openapi;
 mod ranges;
 mod routes;
 mod slow_reader;
@@ -25,6 +26,7 @@ mod state;
 pub mod telemetry;
 mod unread;
 mod upload;
+mod watch;
 mod webdav;
 
 pub use application::Application;
