@@ -348,10 +348,14 @@ fn cell_operation(action: &Action, schemas: &mut SchemaGenerator) -> Operation {
         Action::JobEvents(family, _) => {
             let (id, tag) = family_names(*family, "exportEvents", "importEvents");
             let last = json!({ "type": "string", "pattern": "^[0-9]+$" });
+            // One event of the stream.
             let events = json!({
-                "type": "string",
-                "description": "Events `progress` and at last `end`; the data of each is the job.",
-                "examples": ["event: progress\nid: 17\ndata: {\"state\":\"running\"}\n\n"],
+                "type": "object",
+                "properties": {
+                    "event": { "enum": ["progress", "end"], "description": "`end` is the last one." },
+                    "id": { "type": "string", "pattern": "^[0-9]+$" },
+                    "data": { "type": "string", "contentMediaType": "application/json", "description": "The job." },
+                },
             });
             Operation::new(id, tag, "A job's progress as server-sent events, until it ends")
                 .takes(job_id())
@@ -407,7 +411,7 @@ fn cell_operation(action: &Action, schemas: &mut SchemaGenerator) -> Operation {
                 .takes(file_name())
                 .takes(header_parameter("If-Match", "Replace only this one; `*` is any.", json!({ "type": "string" })))
                 .takes(header_parameter("If-None-Match", "`*`: only if there is none.", json!({ "type": "string" })))
-                .body(json!({ "required": true, "content": { "application/zip": any } }))
+                .body(json!({ "required": true, "content": { "application/zip": any, "application/octet-stream": any } }))
                 .answers(201, with_headers(json!({ "description": "It is there." }), &[ETAG]))
                 .answers(204, with_headers(json!({ "description": "It replaced the one that was there." }), &[ETAG]))
                 .fails(&[

@@ -559,7 +559,8 @@ pub async fn succeed(connection: &mut PgConnection, fence: &Fence, blob: &Finish
         UPDATE job
         SET state = 'succeeded', blob_key = $4, blob_size = $5, blob_sha256 = $6, finished_at = clock_timestamp(),
             lease_owner = NULL, lease_until = NULL,
-            done_documents = $7, total_documents = $7, done_files = $8, total_files = $8, done_bytes = $9
+            done_documents = $7, total_documents = $7, done_files = $8, total_files = $8,
+            done_bytes = $9, total_bytes = $9
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3 AND NOT cancel_requested
         "#,
         fence.job,
@@ -648,7 +649,8 @@ async fn succeed_with_result(
         r#"
         UPDATE job
         SET state = 'succeeded', result = $4, finished_at = clock_timestamp(), lease_owner = NULL, lease_until = NULL,
-            done_documents = $5, total_documents = $5, done_files = $6, total_files = $6, done_bytes = $7
+            done_documents = $5, total_documents = $5, done_files = $6, total_files = $6,
+            done_bytes = $7, total_bytes = $7
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3 AND NOT cancel_requested
           AND kind <> 'export'
         "#,

@@ -38,7 +38,7 @@ fn no_request_finds_a_server_error_or_an_answer_that_is_not_described() {
         .args(["--config-file", &settings.display().to_string(), "run", &url])
         .args(["--header", &format!("Authorization: Bearer {TOKEN}"), "--checks", checks])
         .args(["--max-examples", "15", "--seed", "7", "--generation-database", "none", "--no-color"])
-        .args(["--phases", "examples,coverage,fuzzing", "--request-timeout", "70", "--workers", "2"])
+        .args(["--phases", "examples,coverage,fuzzing", "--request-timeout", "70"])
         .current_dir(system.directory())
         .env("NO_PROXY", "localhost")
         .output()
