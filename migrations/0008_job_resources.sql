@@ -20,8 +20,8 @@ COMMENT ON COLUMN job.total_bytes IS 'Uncompressed bytes in the view of the curr
 
 CREATE UNIQUE INDEX job_idempotency ON job (cell_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 COMMENT ON INDEX job_idempotency IS 'A key names one job of a cell: decides races between repeated requests.';
-CREATE INDEX job_history ON job (cell_id, accepted_at DESC, id DESC);
-COMMENT ON INDEX job_history IS 'The jobs of a cell, newest first, page by page.';
+CREATE INDEX job_newest ON job (cell_id, accepted_at DESC, id DESC);
+COMMENT ON INDEX job_newest IS 'The jobs of a cell, newest first, page by page.';
 
 CREATE FUNCTION job_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -411,7 +411,9 @@ fn cell_operation(action: &Action, schemas: &mut SchemaGenerator) -> Operation {
                 .takes(file_name())
                 .takes(header_parameter("If-Match", "Replace only this one; `*` is any.", json!({ "type": "string" })))
                 .takes(header_parameter("If-None-Match", "`*`: only if there is none.", json!({ "type": "string" })))
-                .body(json!({ "required": true, "content": { "application/zip": any, "application/octet-stream": any } }))
+                .body(
+                    json!({ "required": true, "content": { "application/zip": any, "application/octet-stream": any } }),
+                )
                 .answers(201, with_headers(json!({ "description": "It is there." }), &[ETAG]))
                 .answers(204, with_headers(json!({ "description": "It replaced the one that was there." }), &[ETAG]))
                 .fails(&[

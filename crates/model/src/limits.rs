@@ -189,6 +189,8 @@ pub const UPLOAD_TOTAL: Duration = Duration::from_secs(6 * 3600);
 pub const UPLOAD_WINDOW: Duration = Duration::from_secs(30);
 /// 64 KiB per second.
 pub const UPLOAD_WINDOW_BYTES: u64 = 30 * (64 << 10);
+/// Connections to the database that requests find open.
+pub const DATABASE_WARM: u32 = 4;
 /// Longest wait that `Prefer: wait` gets.
 pub const WAIT_LONGEST: Duration = Duration::from_secs(60);
 /// Clients that wait for jobs in one process, and watch their events; more are answered at once.

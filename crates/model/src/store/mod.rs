@@ -117,7 +117,8 @@ pub fn pool(url: &SecretString, name: &str, size: u32) -> Result<PgPool, StoreEr
 /// server a statement for every piece of work.
 pub fn pool_of_whole_work(url: &SecretString, name: &str, size: u32) -> Result<PgPool, StoreError> {
     let options = options(url, name).map_err(StoreError::doing("read the database URL"))?;
-    Ok(short_statements(size).connect_lazy_with(options))
+    // Many requests at once would all open connections at once, and each take too long.
+    Ok(short_statements(size).min_connections(limits::DATABASE_WARM.min(size)).connect_lazy_with(options))
 }
 
 fn short_statements(size: u32) -> PgPoolOptions {

@@ -281,7 +281,9 @@ fn the_last_import_is_reported_until_the_next() {
         let in_progress = if noun == "import" { "importation in progress" } else { "dry run in progress" };
         assert_eq!(post(&system, resource, &named("a")).status, 202);
         system.execute(run);
-        system.execute("UPDATE job SET done_bytes = 30, total_bytes = 100, total_documents = 0, total_files = 0 WHERE state = 'running'");
+        system.execute(
+            "UPDATE job SET done_bytes = 30, total_bytes = 100, share = 0.3, percent = 30 WHERE state = 'running'",
+        );
         let running = report(&system, resource);
         assert_eq!((&running["status"], &running["progress"]), (&json!(in_progress), &json!("30%")));
         for state in ["failed", "cancelled"] {

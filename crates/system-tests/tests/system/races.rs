@@ -8,10 +8,27 @@ use system_tests::system::System;
 fn of_fifty_parallel_requests_for_a_cell_one_is_accepted() {
     let mut system = System::start();
     system.sample_cell("cell1", &[]);
+    let mut answers = fifty_at_once(&system);
+    // On a machine that is busy with something else, all of them may be told that the database does not answer in time.
+    system.eventually("the database answers", || {
+        let away = answers.iter().all(|(_, code)| code == "PR503-SV-0006");
+        if away {
+            answers = fifty_at_once(&system);
+        }
+        !away
+    });
+    assert_eq!(answers.iter().filter(|(status, _)| *status == 202).count(), 1, "{answers:?}");
+    assert_eq!(answers.iter().filter(|(_, code)| code == "PR409-CM-0002").count(), 49, "{answers:?}");
+    let _worker = system.worker();
+    system.wait_ready("cell1");
+    assert_eq!(system.files("cell1").len(), 1);
+}
+
+fn fifty_at_once(system: &System) -> Vec<(u16, String)> {
     let barrier = Barrier::new(50);
-    let answers: Vec<_> = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let asking = (0..50).map(|i| {
-            let (system, barrier) = (&system, &barrier);
+            let barrier = &barrier;
             scope.spawn(move || {
                 barrier.wait();
                 // Half of them want the same name.
@@ -21,12 +38,7 @@ fn of_fifty_parallel_requests_for_a_cell_one_is_accepted() {
             })
         });
         asking.collect::<Vec<_>>().into_iter().map(|t| t.join().unwrap()).collect()
-    });
-    assert_eq!(answers.iter().filter(|(status, _)| *status == 202).count(), 1, "{answers:?}");
-    assert_eq!(answers.iter().filter(|(_, code)| code == "PR409-CM-0002").count(), 49, "{answers:?}");
-    let _worker = system.worker();
-    system.wait_ready("cell1");
-    assert_eq!(system.files("cell1").len(), 1);
+    })
 }
 
 #[test]
