@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::handlers::{cells, delete, download, export, import, propfind, status, upload};
 use crate::routes::{self, Action, Target, UnitAction};
 use crate::state::State;
-use crate::{slow_reader, unread};
+use crate::{page, slow_reader, unread};
 
 /// Answers a request.
 pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload: Payload) -> HttpResponse {
@@ -42,6 +42,7 @@ async fn process(state: &State, request: &Incoming, payload: &mut Payload) -> Re
     match routes::target(request, &state.unit)? {
         Target::Cell { name, segments } => cell(state, request, payload, name, &segments).await,
         Target::Unit(segments) => unit(state, request, payload, &segments).await,
+        Target::Page(file) => page::answer(file, request),
     }
 }
 
@@ -69,6 +70,10 @@ async fn cell(
         // The key may have been put there by X-Override; units look twice in this mode.
         request_key::check(request.headers.get("x-personium-requestkey"))?;
     }
+    if let Ok(Action::Page(file)) = action {
+        // It asks for credentials itself.
+        return page::answer(file, request);
+    }
     let caller = state.auth.caller(request, &state.unit, Some(&url));
     let action = action?;
     if action == Action::NotImplemented {
@@ -93,6 +98,7 @@ async fn cell(
             download::find(state, &root, &file).await?;
             Ok(cors::options(methods))
         }
+        Action::Page(file) => page::answer(file, request),
         Action::NotImplemented => Err(ErrorCode::NotImplemented.into()),
     }
 }

@@ -18,6 +18,7 @@ mod front;
 pub mod fuzzing;
 mod handlers;
 mod odata;
+mod page;
 mod ranges;
 mod routes;
 mod slow_reader;
