@@ -12,6 +12,7 @@ use model::{doorbell, housekeeping, limits, store};
 use sqlx::PgPool;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::Auth;
 use crate::config::ApiSettings;
@@ -19,15 +20,18 @@ use crate::database::Database;
 use crate::front;
 use crate::slow_reader;
 use crate::state::State;
+use crate::watch::Watch;
 
-/// Connections for the relay, the reaper and looks at the database.
-const CHORES: u32 = 3;
+/// Connections for the relay, the reaper, looks at the database, hearing of changed jobs and reading them.
+const CHORES: u32 = 5;
 
 /// The service, ready to run.
 pub struct Application {
     server: Server,
     port: u16,
     readiness: Readiness,
+    /// Ends what waits.
+    draining: CancellationToken,
 }
 
 impl Application {
@@ -52,11 +56,15 @@ impl Application {
             let port = internal::serve(listen, readiness.clone()).context("INTERNAL_LISTEN")?;
             tracing::info!(port, "the internal port is open");
         }
+        let draining = CancellationToken::new();
+        let watch = Watch::new(draining.clone());
+        tokio::spawn(watch.clone().listen(pool.clone()));
         let database = Database::new(requests);
         let auth = Auth::new(settings.auth, &database);
         let state = web::Data::new(State {
             database,
             ringer,
+            watch,
             area,
             unit: settings.unit,
             jobs: settings.jobs,
@@ -81,7 +89,7 @@ impl Application {
                 .on_connect(slow_reader::remember)
                 .listen(listener)?
                 .run();
-        Ok(Self { server, port, readiness })
+        Ok(Self { server, port, readiness, draining })
     }
 
     /// The port that was opened.
@@ -97,13 +105,14 @@ impl Application {
     pub async fn run_until_stopped(self) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let (handle, readiness) = (self.server.handle(), self.readiness);
+        let (handle, readiness, draining) = (self.server.handle(), self.readiness, self.draining);
         let ending = actix_web::rt::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             readiness.drain();
+            draining.cancel();
             tracing::info!("api ends, no new requests");
             tokio::select! {
                 () = handle.stop(true) => {}

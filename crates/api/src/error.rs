@@ -2,11 +2,16 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use model::error_chain::Chain;
 use model::error_code::{ErrorBody, ErrorCode};
 use model::job::JobKind;
+use model::settings::UnitSettings;
 use model::store::{FaultClass, StoreError};
+use serde_json::json;
+
+/// Media type of a problem document (RFC 9457, section 3).
+const PROBLEM: &str = "application/problem+json";
 
 /// An error answer.
 #[derive(Debug)]
@@ -45,14 +50,26 @@ impl ApiError {
         self
     }
 
-    /// The answer.
-    pub(crate) fn response(self) -> HttpResponse {
+    /// The answer: Personium's document, or a problem (RFC 9457) for a client that asks for one.
+    pub(crate) fn response(self, request: &HeaderMap, unit: &UnitSettings) -> HttpResponse {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = HttpResponse::build(status);
         for header in self.headers {
             response.append_header(header);
         }
-        response.content_type("application/json").body(self.body.to_json())
+        let mut ranges = request.get_all(ACCEPT).filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+        let wanted = |range: &str| range.split(';').next().is_some_and(|r| r.trim().eq_ignore_ascii_case(PROBLEM));
+        if !ranges.any(wanted) {
+            return response.content_type("application/json").body(self.body.to_json());
+        }
+        let problem = json!({
+            "type": format!("{}openapi.html#{}", unit.url(), self.body.code),
+            "title": status.canonical_reason().unwrap_or_default(),
+            "status": status.as_u16(),
+            "detail": self.body.message.value,
+            "code": self.body.code,
+        });
+        response.content_type(PROBLEM).body(problem.to_string())
     }
 }
 

@@ -14,10 +14,10 @@ use crate::auth::{CellRoot, UnitMaster};
 use crate::common::incoming::Incoming;
 use crate::common::{cors, media_type, request_key};
 use crate::error::ApiError;
-use crate::handlers::{cells, delete, download, export, import, propfind, status, upload};
+use crate::handlers::{cells, delete, download, export, import, jobs, propfind, status, upload};
 use crate::routes::{self, Action, Target, UnitAction};
 use crate::state::State;
-use crate::{page, slow_reader, unread};
+use crate::{openapi, page, slow_reader, unread};
 
 /// Answers a request.
 pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload: Payload) -> HttpResponse {
@@ -25,7 +25,7 @@ pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload
     let key = request_key::for_log(incoming.request_key.as_ref());
     let span = tracing::info_span!("request", request.key = key, method = incoming.method, path = incoming.path);
     let outcome = process(&state, &incoming, &mut payload).instrument(span.clone()).await;
-    let mut response = outcome.unwrap_or_else(ApiError::response);
+    let mut response = outcome.unwrap_or_else(|error| error.response(&incoming.headers, &state.unit));
     cors::finish(&mut response, &incoming.headers);
     let _span = span.entered();
     tracing::info!(status = response.status().as_u16(), "answered");
@@ -41,6 +41,10 @@ async fn process(state: &State, request: &Incoming, payload: &mut Payload) -> Re
     request_key::check(request.request_key.as_ref())?;
     match routes::target(request, &state.unit)? {
         Target::Cell { name, segments } => cell(state, request, payload, name, &segments).await,
+        Target::Description => match request.method.as_str() {
+            "GET" | "HEAD" => Ok(openapi::answer(&state.unit)),
+            _ => Err(ErrorCode::MethodNotAllowed.into()),
+        },
         Target::Unit(segments) => unit(state, request, payload, &segments).await,
         Target::Page(file) => page::answer(file, request),
     }
@@ -83,10 +87,14 @@ async fn cell(
 
     let root = CellRoot::prove(&state.auth, &caller, cell, url).await?;
     match action {
-        Action::ExportStatus => status::export(active.as_ref()),
+        Action::ExportStatus => status::export(state, &root, active, request).await,
         Action::Export => export::accept(state, &root, request, payload).await,
-        Action::ImportStatus(kind) => status::import(state, &root, kind).await,
+        Action::ImportStatus(kind) => status::import(state, &root, kind, request).await,
         Action::Import(kind) => import::accept(state, &root, kind, request, payload).await,
+        Action::ListJobs(family) => jobs::list(state, &root, family, request).await,
+        Action::Job(family, id) => jobs::show(state, &root, family, &id, request).await,
+        Action::CancelJob(family, id) => jobs::cancel(state, &root, family, &id).await,
+        Action::JobEvents(family, id) => jobs::events(state, &root, family, &id, request).await,
         Action::ListArea => propfind::area(state, &root, request, payload).await,
         Action::DescribeFile(file) => propfind::file(state, &root, &file, request, payload).await,
         Action::Download(file) => download::get(state, &root, &file, request).await,

@@ -18,6 +18,7 @@ mod front;
 pub mod fuzzing;
 mod handlers;
 mod odata;
+mod openapi;
 mod page;
 mod ranges;
 mod routes;
@@ -26,6 +27,7 @@ mod state;
 pub mod telemetry;
 mod unread;
 mod upload;
+mod watch;
 mod webdav;
 
 pub use application::Application;

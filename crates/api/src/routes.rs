@@ -4,6 +4,7 @@ use model::cell::CellName;
 use model::error_code::ErrorCode;
 use model::job::JobKind;
 use model::settings::UnitSettings;
+use model::store::job_resources::Family;
 use percent_encoding::percent_decode_str;
 
 use crate::common::incoming::Incoming;
@@ -21,6 +22,14 @@ pub(crate) enum Action {
     ImportStatus(JobKind),
     /// `POST __import` and `POST __import/dry-run`
     Import(JobKind),
+    /// `GET __export/jobs` and `GET __import/jobs`
+    ListJobs(Family),
+    /// `GET __export/jobs/{id}` and `GET __import/jobs/{id}`
+    Job(Family, String),
+    /// `DELETE __export/jobs/{id}` and `DELETE __import/jobs/{id}`
+    CancelJob(Family, String),
+    /// `GET __export/jobs/{id}/events` and `GET __import/jobs/{id}/events`
+    JobEvents(Family, String),
     /// `PROPFIND __snapshot`
     ListArea,
     /// `PROPFIND __snapshot/{file}`
@@ -72,10 +81,15 @@ pub(crate) enum Target {
     Unit(Vec<String>),
     /// To the unit's page.
     Page(&'static PageFile),
+    /// `openapi.json` of the unit.
+    Description,
 }
 
 /// First segment of the unit's own resources, in both forms of URLs. No cell can have this name.
 const UNIT_CONTROL: &str = "__ctl";
+
+/// The description of the interface, at the unit. No cell can have this name either.
+const DESCRIPTION: &str = "openapi.json";
 
 /// Finds the cell, or the unit, and the path below it.
 ///
@@ -94,6 +108,12 @@ pub(crate) fn target(request: &Incoming, unit: &UnitSettings) -> Result<Target, 
     }
     if is_unit && let Some(file) = PageFile::of_unit(&segments) {
         return Ok(Target::Page(file));
+    }
+    if is_unit
+        && let [file] = &segments[..]
+        && file == DESCRIPTION
+    {
+        return Ok(Target::Description);
     }
     let cell = if unit.path_based {
         if !is_unit {
@@ -132,6 +152,8 @@ pub(crate) fn action(segments: &[String], method: &str) -> Result<Action, ErrorC
         ["__export", "ui", ref file @ ..] => PageFile::of_cell(file).map(Action::Page).ok_or(ErrorCode::UnknownUri),
         ["__import"] => import(method, JobKind::Import),
         ["__import", "dry-run"] => import(method, JobKind::DryRun),
+        ["__export", "jobs", ref rest @ ..] => job(method, Family::Exports, rest),
+        ["__import", "jobs", ref rest @ ..] => job(method, Family::Imports, rest),
         ["__snapshot"] => match method {
             "PROPFIND" => Ok(Action::ListArea),
             "OPTIONS" => Ok(Action::Options("OPTIONS, PROPFIND")),
@@ -147,6 +169,20 @@ pub(crate) fn action(segments: &[String], method: &str) -> Result<Action, ErrorC
             "REPORT" => Ok(Action::NotImplemented),
             _ => Err(ErrorCode::MethodNotAllowed),
         },
+        _ => Err(ErrorCode::UnknownUri),
+    }
+}
+
+fn job(method: &str, family: Family, rest: &[&str]) -> Result<Action, ErrorCode> {
+    match (rest, method) {
+        ([], "GET" | "HEAD") => Ok(Action::ListJobs(family)),
+        ([id], "GET" | "HEAD") => Ok(Action::Job(family, (*id).to_owned())),
+        ([id], "DELETE") => Ok(Action::CancelJob(family, (*id).to_owned())),
+        // A HEAD of a stream would be one without an end.
+        ([id, "events"], "GET") => Ok(Action::JobEvents(family, (*id).to_owned())),
+        ([] | [_, "events"], "OPTIONS") => Ok(Action::Options("OPTIONS, GET")),
+        ([_], "OPTIONS") => Ok(Action::Options("OPTIONS, GET, DELETE")),
+        ([] | [_] | [_, "events"], _) => Err(ErrorCode::MethodNotAllowed),
         _ => Err(ErrorCode::UnknownUri),
     }
 }
@@ -233,6 +269,15 @@ mod tests {
             ("__snapshot/a.zip", "PUT", Ok(Action::Upload("a.zip".to_owned()))),
             ("__snapshot/a.zip", "POST", Err(ErrorCode::MethodNotAllowed)),
             ("__export/x", "GET", Err(ErrorCode::UnknownUri)),
+            ("__export/jobs", "GET", Ok(Action::ListJobs(Family::Exports))),
+            ("__export/jobs", "POST", Err(ErrorCode::MethodNotAllowed)),
+            ("__import/jobs/x", "GET", Ok(Action::Job(Family::Imports, "x".to_owned()))),
+            ("__import/jobs/x", "DELETE", Ok(Action::CancelJob(Family::Imports, "x".to_owned()))),
+            ("__export/jobs/x", "PUT", Err(ErrorCode::MethodNotAllowed)),
+            ("__export/jobs/x/events", "GET", Ok(Action::JobEvents(Family::Exports, "x".to_owned()))),
+            ("__export/jobs/x/events", "HEAD", Err(ErrorCode::MethodNotAllowed)),
+            ("__export/jobs/x/other", "GET", Err(ErrorCode::UnknownUri)),
+            ("__export/jobs/x/events/y", "GET", Err(ErrorCode::UnknownUri)),
             ("__snapshot/a/b", "GET", Err(ErrorCode::UnknownUri)),
             ("__snapshot/../x", "GET", Err(ErrorCode::UnknownUri)),
         ] {

@@ -30,15 +30,19 @@ pub(crate) fn remember(connection: &dyn Any, data: &mut Extensions) {
     }
 }
 
-/// Ends the connection when, over a `window`, less than [`limits::DOWNLOAD_RATE`] of the answer was taken. Short answers
-/// are not watched.
+/// Ends the connection when, over a `window`, less than [`limits::DOWNLOAD_RATE`] of the answer was taken, or nothing of a
+/// stream of events. Short answers are not watched.
 pub(crate) fn watch(response: HttpResponse, line: Option<&Line>, window: Duration) -> HttpResponse {
-    let (BodySize::Sized(size), Some(line)) = (response.body().size(), line.cloned()) else { return response };
-    if size <= limits::DOWNLOAD_UNWATCHED {
-        return response;
-    }
+    let Some(line) = line.cloned() else { return response };
+    let (window, least) = match response.body().size() {
+        BodySize::Sized(size) if size > limits::DOWNLOAD_UNWATCHED => {
+            (window, (limits::DOWNLOAD_RATE as f64 * window.as_secs_f64()) as u64)
+        }
+        // Events: there is always something to take.
+        BodySize::Stream => (limits::EVENTS_TAKEN, 1),
+        BodySize::Sized(_) | BodySize::None => return response,
+    };
     let taken = Arc::new(AtomicU64::new(0));
-    let least = (limits::DOWNLOAD_RATE as f64 * window.as_secs_f64()) as u64;
     let watching = Watching(actix_web::rt::spawn(end_when_slow(line, Arc::clone(&taken), window, least)));
     response.map_body(|_, body| Watched { body, taken, _watching: watching }.boxed())
 }

@@ -12,11 +12,13 @@ use tokio::sync::Semaphore;
 use crate::auth::Auth;
 use crate::config::UploadSettings;
 use crate::database::Database;
+use crate::watch::Watch;
 
 /// Shared by all requests.
 pub(crate) struct State {
     pub(crate) database: Database,
     pub(crate) ringer: Ringer,
+    pub(crate) watch: Watch,
     pub(crate) area: SnapshotArea,
     pub(crate) unit: UnitSettings,
     pub(crate) jobs: JobSettings,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use model::job::{Amount, Progress};
+use model::job::{Amount, Progress, Written};
 use model::limits;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,15 @@ pub enum StopReason {
     Shutdown,
 }
 
+/// What an attempt has to get through.
+#[derive(Debug, Clone, Copy)]
+pub enum Whole {
+    /// A cell: its documents, its files and their bytes.
+    Cell(Amount),
+    /// A snapshot: bytes.
+    Snapshot(u64),
+}
+
 /// Shared state of one attempt. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Control(Arc<Inner>);
@@ -30,10 +39,11 @@ pub struct Control(Arc<Inner>);
 struct Inner {
     stop: CancellationToken,
     reason: OnceLock<StopReason>,
-    total: OnceLock<Amount>,
+    whole: OnceLock<Whole>,
     documents: AtomicU64,
     files: AtomicU64,
     bytes: AtomicU64,
+    document_bytes: AtomicU64,
     moved: AtomicU64,
 }
 
@@ -66,16 +76,19 @@ impl Control {
         }
     }
 
-    /// Says what the cell holds, once it is known.
-    pub fn set_total(&self, total: Amount) {
-        let _ = self.0.total.set(total);
+    /// Says what there is to do, once it is known.
+    pub fn set_whole(&self, whole: Whole) {
+        let _ = self.0.whole.set(whole);
     }
 
-    /// Counts what was written.
+    /// Counts what was written: documents with their bytes, or contents with theirs.
     pub fn wrote(&self, amount: Amount) {
         self.0.documents.fetch_add(amount.documents, Relaxed);
         self.0.files.fetch_add(amount.files, Relaxed);
         self.0.bytes.fetch_add(amount.bytes, Relaxed);
+        if amount.documents > 0 {
+            self.0.document_bytes.fetch_add(amount.bytes, Relaxed);
+        }
         self.moved(amount.bytes);
     }
 
@@ -96,6 +109,21 @@ impl Control {
             files: self.0.files.load(Relaxed),
             bytes: self.0.bytes.load(Relaxed),
         };
-        Progress { done, total: self.0.total.get().copied() }
+        match self.0.whole.get() {
+            None => Progress { done, ..Progress::default() },
+            Some(Whole::Snapshot(bytes)) => {
+                Progress::of_import(done, Some(Amount { bytes: *bytes, ..Amount::default() }))
+            }
+            Some(Whole::Cell(total)) => {
+                let document_bytes = self.0.document_bytes.load(Relaxed).min(done.bytes);
+                let written = Written {
+                    documents: done.documents,
+                    document_bytes,
+                    files: done.files,
+                    file_bytes: done.bytes - document_bytes,
+                };
+                written.progress(Some(*total))
+            }
+        }
     }
 }

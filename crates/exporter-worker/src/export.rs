@@ -12,7 +12,7 @@ use model::store::jobs::FinishedBlob;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::control::Control;
+use crate::control::{Control, Whole};
 use crate::failure::Failure;
 use crate::snapshot::{self, EntryHead, Fed, Feed, Place, Totals};
 use crate::source::{Batch, CellSource, CellView, Node, Summary};
@@ -38,7 +38,7 @@ pub async fn export<S: CellSource>(source: Arc<S>, order: Order, control: &Contr
     }
     let view = source.open(&order.cell).await?;
     failpoint::reached("export.view_opened");
-    control.set_total(view.summary().total());
+    control.set_whole(Whole::Cell(view.summary().total()));
     let (feed, finished) = snapshot::start(order.place, source, control)?;
     let fed = Feeder { feed, control }.feed(view, &order.unit_url).await;
     let made = finished.await.unwrap_or_else(|_| Err(Failure::internal("the snapshot thread went away".to_owned())));

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use model::error_chain::Chain;
+use model::job::Progress;
 use model::limits;
 use model::settings::JobSettings;
 use model::store::jobs::{self, Beat, Fence};
@@ -21,6 +22,7 @@ pub async fn keep(url: SecretString, settings: JobSettings, fence: Fence, contro
     let mut connection = None;
     let mut heard = Instant::now();
     let mut movement = (control.movement(), Instant::now());
+    let mut reported = (control.progress(), Instant::now());
     let mut tick = interval(settings.heartbeat);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look = interval(limits::CANCEL_LOOK);
@@ -31,8 +33,12 @@ pub async fn keep(url: SecretString, settings: JobSettings, fence: Fence, contro
             biased;
             _ = tick.tick() => {}
             _ = look.tick() => {
-                look_for_cancellation(&mut connection, &fence, &control).await;
-                continue;
+                // A beat looks, too.
+                let news = reported.1.elapsed() >= limits::PROGRESS && control.progress() != reported.0;
+                if !news {
+                    look_for_cancellation(&mut connection, &fence, &control).await;
+                    continue;
+                }
             }
         }
         if control.movement() != movement.0 {
@@ -42,7 +48,8 @@ pub async fn keep(url: SecretString, settings: JobSettings, fence: Fence, contro
             tracing::error!("nothing moved for {:?}, letting the lease go", settings.stall);
             return control.stop(StopReason::Stalled);
         }
-        match beat(&url, &mut connection, &settings, &fence, &control).await {
+        reported = (control.progress(), Instant::now());
+        match beat(&url, &mut connection, &settings, &fence, &reported.0).await {
             Ok(None) => {
                 tracing::warn!("the job was taken over, stopping");
                 return control.stop(StopReason::Lost);
@@ -80,14 +87,14 @@ async fn beat(
     connection: &mut Option<PgConnection>,
     settings: &JobSettings,
     fence: &Fence,
-    control: &Control,
+    progress: &Progress,
 ) -> Result<Option<Beat>, StoreError> {
     let beating = async {
         if connection.is_none() {
             *connection = Some(store::connect(url, "cell-export heartbeat").await?);
         }
         match connection {
-            Some(connection) => jobs::beat(connection, fence, settings.lease, &control.progress()).await,
+            Some(connection) => jobs::beat(connection, fence, settings.lease, progress).await,
             None => Ok(None),
         }
     };

@@ -33,8 +33,15 @@ async fn what_a_row_names_stays_and_the_rest_goes_when_it_is_old(pool: PgPool) {
         let insert = "INSERT INTO cell (id, name, document) VALUES ($1, $1, '{}')";
         sqlx::query(insert).bind(cell).execute(&mut *connection).await.unwrap();
         let (cell, name) = (CellId::parse(cell).unwrap(), SnapshotName::parse("n").unwrap());
-        let job =
-            NewJob { id: Uuid::new_v4(), cell, name, deadline: hour, max_strikes: 4, admission: Admission::default() };
+        let job = NewJob {
+            id: Uuid::new_v4(),
+            cell,
+            name,
+            deadline: hour,
+            max_strikes: 4,
+            admission: Admission::default(),
+            idempotency: None,
+        };
         jobs::accept(&mut connection, &job).await.unwrap();
         claimed.push(jobs::claim(&mut connection, Some(job.id), "me", hour).await.unwrap().unwrap().fence);
     }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -110,6 +111,8 @@ error_codes! {
     CellNotFound = 404 "PR404-DV-0003" "Cell not found.";
     /// No such resource.
     UnknownUri = 404 "PR404-MC-0001" "URI is not recognized.";
+    /// The cell has no such job.
+    JobNotFound = 404 "PR404-EX-0001" "The cell has no such job.";
     /// The resource does not have this method.
     MethodNotAllowed = 405 "PR405-MC-0001" "Method not allowed.";
     /// `Accept` cannot be read.
@@ -126,6 +129,8 @@ error_codes! {
     EntityExists = 409 "PR409-OD-0003" "The entity already exists.";
     /// The job was cancelled.
     Cancelled = 409 "PR409-EX-0001" "The {0} was cancelled.";
+    /// The job to cancel has ended.
+    JobEnded = 409 "PR409-EX-0002" "The job has {0} and cannot be cancelled any more.";
     /// `If-Match` or `If-None-Match` does not hold.
     EtagMismatch = 412 "PR412-DV-0001" "ETag does not match.";
     /// The body is longer than allowed.
@@ -134,6 +139,8 @@ error_codes! {
     MediaType = 415 "PR415-MC-0001" "Unsupported media type.";
     /// None of the requested ranges lies in the file.
     RangeNotSatisfiable = 416 "PR416-DV-0001" "Requested range not satisfiable.";
+    /// An `Idempotency-Key` was used before, with another body.
+    KeyReused = 422 "PR422-EX-0001" "The Idempotency-Key [{0}] was used for another request.";
     /// The connection broke while the body was read.
     BodyRead = 500 "PR500-CM-0001" "Failed to load the request body for some reason.";
     /// Reading or writing a file failed.
@@ -198,7 +205,7 @@ impl ErrorCode {
 }
 
 /// The document of every error answer and of every `NAME.error`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// `PRsss-CC-nnnn`.
     pub code: String,
@@ -207,7 +214,7 @@ pub struct ErrorBody {
 }
 
 /// A message and its language.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorMessage {
     /// Always `en`.
     pub lang: String,

@@ -95,13 +95,15 @@ impl JobKind {
     }
 }
 
-/// What an attempt has written, and what it will have to write.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What an attempt has done, and what it will have done in the end.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Progress {
-    /// Written so far.
+    /// Done so far.
     pub done: Amount,
-    /// In the cell; nothing before it has been counted.
+    /// In the end; nothing before it has been counted. Bytes are an estimate.
     pub total: Option<Amount>,
+    /// How much of the time that the attempt needs is behind it, 0 to 1.
+    pub share: f64,
 }
 
 /// An amount of work.
@@ -111,23 +113,73 @@ pub struct Amount {
     pub documents: u64,
     /// File contents.
     pub files: u64,
-    /// Uncompressed bytes; in the total of an export, the bytes of file contents only.
+    /// Uncompressed bytes.
     pub bytes: u64,
 }
 
-impl Progress {
-    /// How far a job is in percent, rounded down and never 100: only what is visible is finished. An export counts
-    /// documents and files, an import the bytes of its snapshot, because nobody counted its documents beforehand.
-    pub fn percent(&self, kind: JobKind) -> u8 {
-        let of = |amount: Amount| match kind {
-            JobKind::Export => amount.documents + amount.files,
-            JobKind::Import | JobKind::DryRun => amount.bytes,
+/// What an export costs, in nanoseconds of the machine on which `deploy/bench` measured it. Only what these say of each
+/// other matters.
+mod cost {
+    pub(super) const DOCUMENT: f64 = 900.0;
+    pub(super) const DOCUMENT_BYTE: f64 = 3.9;
+    pub(super) const FILE: f64 = 70_000.0;
+    pub(super) const FILE_BYTE: f64 = 2.0;
+    /// Length of a document before there was one.
+    pub(super) const USUAL_DOCUMENT: f64 = 600.0;
+    /// Share of the end: what was written is proved, made durable and shown.
+    pub(super) const END: f64 = 0.03;
+}
+
+/// What an export has written, documents and contents apart: they do not cost the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Documents.
+    pub documents: u64,
+    /// Their bytes.
+    pub document_bytes: u64,
+    /// File contents.
+    pub files: u64,
+    /// Their bytes.
+    pub file_bytes: u64,
+}
+
+impl Written {
+    /// How far an export of a cell is that holds `total`: documents, and files with their bytes. How long documents are is
+    /// only known of those that were written, and taken to be so for the rest.
+    pub fn progress(&self, total: Option<Amount>) -> Progress {
+        let done =
+            Amount { documents: self.documents, files: self.files, bytes: self.document_bytes + self.file_bytes };
+        let Some(total) = total else { return Progress { done, total: None, share: 0.0 } };
+        let length = match self.documents {
+            0 => cost::USUAL_DOCUMENT,
+            documents => self.document_bytes as f64 / documents as f64,
         };
-        let done = of(self.done);
-        match self.total.map(of) {
-            None | Some(0) => 0,
-            Some(total) => (u128::from(done) * 100 / u128::from(total)).min(99) as u8,
-        }
+        let cost = |documents: u64, files: u64, file_bytes: u64| {
+            documents as f64 * (cost::DOCUMENT + cost::DOCUMENT_BYTE * length)
+                + files as f64 * cost::FILE
+                + file_bytes as f64 * cost::FILE_BYTE
+        };
+        let whole = cost(total.documents, total.files, total.bytes);
+        let behind = cost(self.documents, self.files, self.file_bytes);
+        let share = if whole > 0.0 { (behind / whole).clamp(0.0, 1.0) * (1.0 - cost::END) } else { 0.0 };
+        let bytes = (total.documents as f64 * length) as u64 + total.bytes;
+        Progress { done, total: Some(Amount { bytes: bytes.max(done.bytes), ..total }), share }
+    }
+}
+
+impl Progress {
+    /// The progress of an import: bytes of its snapshot, because nobody counted its documents beforehand.
+    pub fn of_import(done: Amount, total: Option<Amount>) -> Self {
+        let share = match total {
+            Some(total) if total.bytes > 0 => (done.bytes as f64 / total.bytes as f64).clamp(0.0, 1.0),
+            Some(_) | None => 0.0,
+        };
+        Self { done, total, share }
+    }
+
+    /// The share in percent, rounded down and never 100: only what is visible is finished.
+    pub fn percent(&self) -> u8 {
+        ((self.share * 100.0) as u8).min(99)
     }
 }
 
@@ -170,22 +222,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percent_never_reaches_a_hundred() {
-        let amount = |documents, files| Amount { documents, files, bytes: 0 };
-        for (done, total, expected) in [
-            (amount(0, 0), None, 0),
-            (amount(5, 5), None, 0),
-            (amount(0, 0), Some(amount(0, 0)), 0),
-            (amount(1, 0), Some(amount(2, 1)), 33),
-            (amount(2, 1), Some(amount(2, 1)), 99),
-            (amount(9, 9), Some(amount(2, 1)), 99),
-            (amount(u64::MAX / 2, 0), Some(amount(u64::MAX / 2, 1)), 99),
-        ] {
-            assert_eq!(Progress { done, total }.percent(JobKind::Export), expected, "{done:?} of {total:?}");
+    fn percent_grows_with_what_is_written_and_never_reaches_a_hundred() {
+        let total = Amount { documents: 100_000, files: 10, bytes: 100_000_000 };
+        let mut written = Written::default();
+        assert_eq!(written.progress(None).percent(), 0);
+        assert_eq!(written.progress(Some(Amount::default())).percent(), 0);
+        let mut last = 0;
+        for step in 1..=20u64 {
+            match step {
+                1..=10 => (written.documents, written.document_bytes) = (step * 10_000, step * 6_000_000),
+                _ => (written.files, written.file_bytes) = (step - 10, (step - 10) * 10_000_000),
+            }
+            let progress = written.progress(Some(total));
+            assert!(progress.percent() > last, "step {step}: {progress:?}");
+            last = progress.percent();
         }
-        let bytes = |bytes| Amount { bytes, ..amount(7, 7) };
-        let half = Progress { done: bytes(50), total: Some(bytes(100)) };
-        assert_eq!(half.percent(JobKind::Import), 50);
+        assert!((95..100).contains(&last), "{last}");
+        let more = Written { documents: 500_000, ..written };
+        assert_eq!(more.progress(Some(total)).percent(), 97, "more than was counted");
+    }
+
+    #[test]
+    fn the_total_of_bytes_follows_from_the_documents_so_far() {
+        let total = Some(Amount { documents: 100, files: 1, bytes: 1_000 });
+        let written = Written { documents: 10, document_bytes: 7_000, ..Written::default() };
+        let progress = written.progress(total);
+        assert_eq!((progress.done.bytes, progress.total.map(|t| t.bytes)), (7_000, Some(71_000)));
+    }
+
+    #[test]
+    fn an_import_is_as_far_as_the_bytes_of_its_snapshot() {
+        let bytes = |bytes| Amount { documents: 7, files: 7, bytes };
+        assert_eq!(Progress::of_import(bytes(50), Some(bytes(100))).percent(), 50);
+        assert_eq!(Progress::of_import(bytes(100), Some(bytes(100))).percent(), 99);
+        assert_eq!(Progress::of_import(bytes(9), Some(bytes(0))).percent(), 0);
+        assert_eq!(Progress::of_import(bytes(9), None).percent(), 0);
     }
 
     #[test]

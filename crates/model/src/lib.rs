@@ -11,6 +11,7 @@ pub mod error_chain;
 pub mod error_code;
 pub mod failpoint;
 pub mod job;
+pub mod job_report;
 pub mod layout;
 pub mod limits;
 pub mod message;

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 /// A worker is taken for dead this long after its last heartbeat: five missed beats are tolerated.
 pub const LEASE: Duration = Duration::from_secs(60);
-/// How often a worker renews its lease and reports progress.
+/// How often a worker renews its lease, at least.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often a worker that gets on reports progress, at most: what clients see move.
+pub const PROGRESS: Duration = Duration::from_secs(1);
 /// How often a worker looks whether its job was cancelled.
 pub const CANCEL_LOOK: Duration = Duration::from_millis(500);
 /// How often an idle slot looks for work by itself, so that a silent broker costs latency only.
@@ -187,6 +189,29 @@ pub const UPLOAD_TOTAL: Duration = Duration::from_secs(6 * 3600);
 pub const UPLOAD_WINDOW: Duration = Duration::from_secs(30);
 /// 64 KiB per second.
 pub const UPLOAD_WINDOW_BYTES: u64 = 30 * (64 << 10);
+/// Longest wait that `Prefer: wait` gets.
+pub const WAIT_LONGEST: Duration = Duration::from_secs(60);
+/// Clients that wait for jobs in one process, and watch their events; more are answered at once.
+pub const WAITING_CLIENTS: usize = 4000;
+/// Pause before listening for changed jobs again, after it failed.
+pub const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// How often jobs that are waited for are read although nothing was told.
+pub const REFRESH: Duration = Duration::from_secs(15);
+/// Jobs that are read in one statement.
+pub const JOBS_AT_ONCE: usize = 500;
+/// How long a stream of events says nothing, at most.
+pub const EVENTS_PAUSE: Duration = Duration::from_secs(15);
+/// Within this time a client has to take something of a stream of events.
+pub const EVENTS_TAKEN: Duration = Duration::from_secs(60);
+/// Jobs of one page of a list, unless asked for otherwise.
+pub const JOBS_PER_PAGE: u8 = 20;
+/// Jobs of one page of a list, at most.
+pub const JOBS_PER_PAGE_MAX: u8 = 100;
+/// When to look again, in seconds, as an accepted request is told.
+pub const LOOK_AGAIN: &str = "1";
+/// Longest `Idempotency-Key`, in characters.
+pub const IDEMPOTENCY_KEY: usize = 255;
+
 /// Over each such window a download must be taken at [`DOWNLOAD_RATE`]. Long, since the kernel takes some mebibytes at
 /// once on behalf of a slow client.
 pub const DOWNLOAD_WINDOW: Duration = Duration::from_secs(120);

@@ -1,16 +1,17 @@
 //! The documents of `GET {cell}__export`, `GET {cell}__import` and `GET {cell}__import/dry-run`.
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use serde_json::value::RawValue;
 
 use crate::error_code::ErrorBody;
-use crate::job::{JobKind, Progress};
+use crate::job::JobKind;
 use crate::snapshot_name::SnapshotName;
 
 /// What a job of the cell is doing, in the words old clients know.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum StatusReport {
     /// No export is under way; its result, if any, is listed.
@@ -44,6 +45,7 @@ pub enum StatusReport {
         message: Option<ErrorBody>,
         /// What the dry run found: a JSON object.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
         result: Option<Box<RawValue>>,
     },
 }
@@ -57,14 +59,14 @@ pub struct Reported<'a> {
     pub name: &'a SnapshotName,
     /// When it was accepted.
     pub accepted_at: DateTime<Utc>,
-    /// How far it is, or was.
-    pub progress: &'a Progress,
+    /// How far it is, or was, in percent.
+    pub percent: u8,
 }
 
 impl Reported<'_> {
     fn import(&self, status: &'static str, message: Option<ErrorBody>, result: Option<Box<RawValue>>) -> StatusReport {
         // With a result all was read.
-        let percent = if result.is_some() { 100 } else { self.progress.percent(self.kind) };
+        let percent = if result.is_some() { 100 } else { self.percent };
         StatusReport::Importing {
             status,
             started_at: self.accepted_at.to_rfc3339_opts(SecondsFormat::Millis, true),
@@ -88,7 +90,7 @@ impl StatusReport {
             JobKind::Export => Self::Exporting {
                 status: "exportation in progress",
                 started_at: job.accepted_at.to_rfc3339_opts(SecondsFormat::Millis, true),
-                progress: format!("{}%", job.progress.percent(job.kind)),
+                progress: format!("{}%", job.percent),
                 exportation_name: job.name.to_string(),
             },
             JobKind::Import => job.import("importation in progress", None, None),
@@ -118,7 +120,7 @@ mod tests {
         assert_eq!(ready, r#"{"status":"ready"}"#);
         let name = SnapshotName::parse("prog1").expect("a name");
         let at = "2026-11-23T07:25:40.643Z".parse().expect("a time");
-        let mut job = Reported { kind: JobKind::Export, name: &name, accepted_at: at, progress: &Progress::default() };
+        let mut job = Reported { kind: JobKind::Export, name: &name, accepted_at: at, percent: 0 };
         let report = StatusReport::in_progress(&job);
         assert_eq!(
             serde_json::to_string(&report).expect("json"),

@@ -236,6 +236,7 @@ async fn order(
         deadline: if rng.u32(0..20) == 0 { Duration::from_millis(rng.u64(20..200)) } else { HOUR },
         max_strikes: rng.i32(1..=4),
         admission: Admission::default(),
+        idempotency: None,
     };
     let kind = match source {
         None => JobKind::Export,

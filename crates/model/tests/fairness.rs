@@ -28,6 +28,7 @@ async fn accept(connection: &mut PgConnection, cell: &str, admission: Admission)
         deadline: HOUR,
         max_strikes: 4,
         admission,
+        idempotency: None,
     };
     jobs::accept(connection, &job).await.map(|()| job.id)
 }

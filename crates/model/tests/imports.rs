@@ -39,6 +39,7 @@ fn order(text: &str) -> NewJob {
         deadline: HOUR,
         max_strikes: 4,
         admission: Admission::default(),
+        idempotency: None,
     }
 }
 

@@ -3,4 +3,5 @@
 pub(crate) mod cors;
 pub(crate) mod incoming;
 pub(crate) mod media_type;
+pub(crate) mod prefer;
 pub(crate) mod request_key;

@@ -5,10 +5,12 @@ use std::ops::Range;
 use actix_web::body::SizedStream;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED,
     X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpResponse, HttpResponseBuilder};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use model::area::SnapshotArea;
@@ -22,6 +24,8 @@ use crate::error::ApiError;
 use crate::ranges::{self, Wanted};
 use crate::state::State;
 use crate::webdav::http_date;
+
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// Finds a file of the area, for a caller who was proved.
 ///
@@ -110,6 +114,8 @@ fn headers(status: StatusCode, file: &SnapshotFile) -> HttpResponseBuilder {
         .insert_header((ETAG, file.etag()))
         .insert_header((LAST_MODIFIED, http_date(file.modified_at)))
         .insert_header((ACCEPT_RANGES, "bytes"))
+        // Of the whole file, also with a part of it (RFC 9530, section 3).
+        .insert_header((REPR_DIGEST, format!("sha-256=:{}:", STANDARD.encode(&file.sha256))))
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         // An upload may be of any type, a page with a script among them: it is saved, not shown.

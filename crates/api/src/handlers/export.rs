@@ -3,10 +3,11 @@
 use actix_web::HttpResponse;
 use actix_web::web::Payload;
 use model::error_code::ErrorCode;
+use model::job::JobKind;
 use model::limits;
 use model::snapshot_name::SnapshotName;
 
-use super::orders::{self, Order};
+use super::orders::{self, Manner, Order};
 use crate::auth::CellRoot;
 use crate::body;
 use crate::common::incoming::Incoming;
@@ -21,6 +22,10 @@ pub(crate) async fn accept(
     payload: &mut Payload,
 ) -> Result<HttpResponse, ApiError> {
     let body = body::read(payload, limits::JSON_BODY).await?;
+    let manner = Manner::read(request, JobKind::Export, &body)?;
+    if let Some(before) = orders::repeated(state, root, JobKind::Export, &manner).await? {
+        return Ok(before);
+    }
     let text = body::text(&request.headers, &body)?;
     let name = if text.is_empty() { None } else { body::snapshot_name(&text)? };
     let name = name.unwrap_or_else(|| SnapshotName::default_for(&root.cell.name, (state.now)()));
@@ -28,5 +33,5 @@ pub(crate) async fn accept(
     if state.area.free().is_ok_and(|free| free == 0) {
         return Err(ApiError::for_now(ErrorCode::DiskFull, "60"));
     }
-    orders::place(state, root, name, Order::Export).await
+    orders::place(state, root, name, Order::Export, manner).await
 }

@@ -14,7 +14,7 @@ use model::store::snapshots::{self, Content};
 use sqlx::PgConnection;
 use tokio::time::timeout;
 
-use super::orders::{self, Order};
+use super::orders::{self, Manner, Order};
 use crate::auth::CellRoot;
 use crate::body;
 use crate::common::incoming::Incoming;
@@ -30,6 +30,10 @@ pub(crate) async fn accept(
     payload: &mut Payload,
 ) -> Result<HttpResponse, ApiError> {
     let body = body::read(payload, limits::JSON_BODY).await?;
+    let manner = Manner::read(request, kind, &body)?;
+    if let Some(before) = orders::repeated(state, root, kind, &manner).await? {
+        return Ok(before);
+    }
     let name = body::snapshot_name(&body::text(&request.headers, &body)?)?;
     let name = name.ok_or_else(|| ApiError::with(ErrorCode::RequiredKey, &["Name"]))?;
     let file = SnapshotFileName { base: name.clone(), kind: FileKind::Zip };
@@ -44,7 +48,7 @@ pub(crate) async fn accept(
     });
     let key = key.await?;
     inspect(state, &key).await?;
-    orders::place(state, root, name, Order::Import { kind, key }).await
+    orders::place(state, root, name, Order::Import { kind, key }, manner).await
 }
 
 /// Looks whether a file is a snapshot that can be read. Only some at once, each for a bounded time: this is work that

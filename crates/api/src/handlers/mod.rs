@@ -5,6 +5,7 @@ pub(crate) mod delete;
 pub(crate) mod download;
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod jobs;
 mod orders;
 pub(crate) mod propfind;
 pub(crate) mod status;

@@ -98,20 +98,21 @@ function properties(schema) {
   return rows.length > 0 ? table(["Member", "What it is"], rows) : undefined;
 }
 
-function example(value, title = "Example") {
-  const words = typeof value === "string" ? value : JSON.stringify(value, null, 2);
-  const shown = element("pre", element("code", words));
+function code(value) {
+  const shown = element("pre", element("code", typeof value === "string" ? value : JSON.stringify(value, null, 2)));
   // What scrolls must be reached by keyboard too.
   shown.tabIndex = 0;
-  return element("details", [element("summary", title), shown]);
+  return shown;
 }
 
+/** The examples of something, put away until somebody wants them. */
 function examples(of) {
-  const several = Object.entries(of.examples ?? {}).map(([name, given]) => {
-    const { summary, value } = resolved(given);
-    return example(Array.isArray(of.examples) ? given : value, summary ?? (Array.isArray(of.examples) ? "Example" : `Example: ${name}`));
-  });
-  return [...(of.example === undefined ? [] : [example(of.example)]), ...several];
+  // Of a media type or a parameter they have names, of a schema they are a list.
+  const given = Array.isArray(of.examples) ? of.examples.map((value) => ({ value })) : Object.values(of.examples ?? {}).map(resolved);
+  const all = [...(of.example === undefined ? [] : [{ value: of.example }]), ...given];
+  if (all.length === 0) return [];
+  const shown = all.flatMap(({ summary, value }) => [summary ? element("p", summary, "hint") : undefined, code(value)]);
+  return [element("details", [element("summary", all.length === 1 ? "Example" : `${all.length} examples`), ...shown])];
 }
 
 /** The media types of a body, each with its schema and examples. */

@@ -200,6 +200,7 @@ mod tests {
             created_at: pmeta.created,
             modified_at: pmeta.updated,
             size: 42,
+            sha256: vec![0; 32],
             content_type: Some("application/zip".to_owned()),
             content: Content::Blob("k".to_owned()),
         });

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 
-use model::job::Amount;
 use model::layout::{self, DocumentType, SnapshotVersion};
 use model::limits;
 use model::snapshot_file::{self, FROM_THE_BEGINNING, SteadyReader};
@@ -19,7 +18,7 @@ use super::fields::Fields;
 use super::integrity::{self, Counts, Expected};
 use super::json_rules;
 use super::metered::{Budget, Expansion, Metered};
-use crate::control::Control;
+use crate::control::{Control, Whole};
 
 /// What messages call the snapshot where no entry is at fault.
 const WHOLE: &str = "the archive";
@@ -90,7 +89,7 @@ impl Archive {
         let mut archive =
             Self { zip, version, known: HashMap::new(), expected: Vec::new(), counts: None, left_out: 0, budget };
         let announced = archive.check_sizes(&expansion)?;
-        control.set_total(Amount { bytes: announced, ..Amount::default() });
+        control.set_whole(Whole::Snapshot(announced));
         archive.check_entries(origin, faults)?;
         archive.check_manifest(faults)?;
         archive.read_integrity(faults)?;

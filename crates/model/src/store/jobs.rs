@@ -35,6 +35,9 @@ pub enum AcceptError {
     /// `NAME.zip` exists, or another job is making it.
     #[error("the snapshot name is taken")]
     NameTaken,
+    /// A request with this key was accepted before: see [`super::job_resources::ordered_with`].
+    #[error("the key was used before")]
+    KeyUsed,
     /// The cell holds as many snapshots as it may.
     #[error("the cell has too many snapshots")]
     TooMany,
@@ -64,6 +67,17 @@ pub struct NewJob {
     pub max_strikes: i32,
     /// How many there may be.
     pub admission: Admission,
+    /// What tells a repeated request from a new one.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// The key of a request that may be sent again, and what it asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The client's word.
+    pub key: String,
+    /// SHA-256 of the rest.
+    pub body: [u8; 32],
 }
 
 /// How many jobs may be there for one more to be accepted. Requests at the same moment can exceed this by their number.
@@ -198,7 +212,7 @@ pub enum Cancelling {
 }
 
 /// A job as clients and doubting workers see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct JobView {
     /// The job.
     pub id: Uuid,
@@ -216,6 +230,8 @@ pub struct JobView {
     pub accepted_at: DateTime<Utc>,
     /// How far the current attempt is.
     pub progress: Progress,
+    /// How far any attempt was, in percent.
+    pub percent: u8,
     /// Key of the finished zip.
     pub blob_key: Option<String>,
     /// When it became final.
@@ -349,8 +365,9 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
     };
     let inserted = sqlx::query!(
         r#"
-        INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours, owner, turn)
-        SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, c.owner,
+        INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours,
+                         idempotency_key, idempotency_body, owner, turn)
+        SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, $11, $12, c.owner,
                1 + greatest(
                  (SELECT max(turn) FROM job WHERE owner = c.owner AND state IN ('queued', 'running')),
                  (SELECT min(turn) FROM job WHERE state = 'queued'),
@@ -369,7 +386,9 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
         source.map(|s| s.key.as_str()),
         source.is_some_and(|s| s.ours),
         job.admission.queued,
-        job.admission.of_owner
+        job.admission.of_owner,
+        job.idempotency.as_ref().map(|i| i.key.as_str()),
+        job.idempotency.as_ref().map(|i| &i.body[..])
     )
     .execute(&mut *tx)
     .await
@@ -379,6 +398,7 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
         Ok(_) => Err(refusal(tx, job).await),
         Err(error) => Err(match error.constraint() {
             Some("job_one_active_per_cell") => AcceptError::CellBusy,
+            Some("job_idempotency") => AcceptError::KeyUsed,
             _ => AcceptError::Store(error),
         }),
     }
@@ -422,8 +442,10 @@ pub async fn claim(
         UPDATE job j
         SET state = 'running', attempt = j.attempt + 1, lease_owner = $2,
             lease_until = clock_timestamp() + make_interval(secs => $3),
-            started_at = coalesce(j.started_at, clock_timestamp()), progress_at = clock_timestamp(),
-            done_documents = 0, done_files = 0, done_bytes = 0
+            started_at = coalesce(j.started_at, clock_timestamp()), attempt_at = clock_timestamp(),
+            heartbeat_at = clock_timestamp(), progress_at = clock_timestamp(), share = 0,
+            done_documents = 0, done_files = 0, done_bytes = 0,
+            total_documents = NULL, total_files = NULL, total_bytes = NULL
         FROM (
           SELECT id FROM job
           WHERE state = 'queued' AND ($1::uuid IS NULL OR id = $1)
@@ -475,12 +497,15 @@ pub async fn beat(
         r#"
         UPDATE job
         SET lease_until = clock_timestamp() + make_interval(secs => $4),
+            heartbeat_at = clock_timestamp(),
             progress_at = CASE WHEN ($5, $6, $7) IS DISTINCT FROM (done_documents, done_files, done_bytes)
                                THEN clock_timestamp() ELSE progress_at END,
             done_documents = greatest(done_documents, $5),
             done_files = greatest(done_files, $6),
             done_bytes = greatest(done_bytes, $7),
-            total_documents = $8, total_files = $9, total_bytes = $10
+            total_documents = coalesce($8, total_documents), total_files = coalesce($9, total_files),
+            total_bytes = coalesce($10, total_bytes),
+            share = greatest(share, $11), percent = greatest(percent, $12)
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
         RETURNING cancel_requested, clock_timestamp() > deadline_at AS "past_deadline!"
         "#,
@@ -494,6 +519,8 @@ pub async fn beat(
         progress.total.map(|t| t.documents as i64),
         progress.total.map(|t| t.files as i64),
         progress.total.map(|t| t.bytes as i64),
+        progress.share,
+        i16::from(progress.percent())
     )
     .fetch_optional(connection)
     .await
@@ -532,7 +559,8 @@ pub async fn succeed(connection: &mut PgConnection, fence: &Fence, blob: &Finish
         UPDATE job
         SET state = 'succeeded', blob_key = $4, blob_size = $5, blob_sha256 = $6, finished_at = clock_timestamp(),
             lease_owner = NULL, lease_until = NULL,
-            done_documents = $7, total_documents = $7, done_files = $8, total_files = $8, done_bytes = $9
+            done_documents = $7, total_documents = $7, done_files = $8, total_files = $8,
+            done_bytes = $9, total_bytes = $9
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3 AND NOT cancel_requested
         "#,
         fence.job,
@@ -621,7 +649,8 @@ async fn succeed_with_result(
         r#"
         UPDATE job
         SET state = 'succeeded', result = $4, finished_at = clock_timestamp(), lease_owner = NULL, lease_until = NULL,
-            done_documents = $5, total_documents = $5, done_files = $6, total_files = $6, done_bytes = $7
+            done_documents = $5, total_documents = $5, done_files = $6, total_files = $6,
+            done_bytes = $7, total_bytes = $7
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3 AND NOT cancel_requested
           AND kind <> 'export'
         "#,
@@ -845,7 +874,7 @@ pub async fn find(connection: &mut PgConnection, id: Uuid) -> Result<Option<JobV
         Row,
         r#"
         SELECT id, kind, state::text AS "state!", attempt, lease_owner, name, accepted_at, done_documents, done_files,
-               done_bytes, total_documents, total_files, total_bytes, blob_key, finished_at, error, result
+               done_bytes, total_documents, total_files, total_bytes, share, percent, blob_key, finished_at, error, result
         FROM job WHERE id = $1
         "#,
         id
@@ -862,7 +891,7 @@ pub async fn active(connection: &mut PgConnection, cell: &CellId) -> Result<Opti
         Row,
         r#"
         SELECT id, kind, state::text AS "state!", attempt, lease_owner, name, accepted_at, done_documents, done_files,
-               done_bytes, total_documents, total_files, total_bytes, blob_key, finished_at, error, result
+               done_bytes, total_documents, total_files, total_bytes, share, percent, blob_key, finished_at, error, result
         FROM job WHERE cell_id = $1 AND state IN ('queued', 'running')
         "#,
         cell.as_str()
@@ -884,7 +913,8 @@ pub async fn active_by_name(
                j.id AS "id?", j.kind AS "kind?", j.state::text AS "state?", j.attempt AS "attempt?",
                j.lease_owner AS "lease_owner?", j.name AS "name?", j.accepted_at AS "accepted_at?",
                j.done_documents AS "done_documents?", j.done_files AS "done_files?", j.done_bytes AS "done_bytes?",
-               j.total_documents AS "total_documents?", j.total_files AS "total_files?", j.total_bytes AS "total_bytes?"
+               j.total_documents AS "total_documents?", j.total_files AS "total_files?", j.total_bytes AS "total_bytes?",
+               j.share AS "share?", j.percent AS "percent?"
         FROM cell c LEFT JOIN job j ON j.cell_id = c.id AND j.state IN ('queued', 'running')
         WHERE c.name = $1
         "#,
@@ -909,6 +939,8 @@ pub async fn active_by_name(
             total_documents: row.total_documents,
             total_files: row.total_files,
             total_bytes: row.total_bytes,
+            share: row.share.unwrap_or_default(),
+            percent: row.percent.unwrap_or_default(),
             // An active job has none of these.
             blob_key: None,
             finished_at: None,
@@ -931,7 +963,7 @@ pub async fn latest(
         Row,
         r#"
         SELECT id, kind, state::text AS "state!", attempt, lease_owner, name, accepted_at, done_documents, done_files,
-               done_bytes, total_documents, total_files, total_bytes, blob_key, finished_at, error, result
+               done_bytes, total_documents, total_files, total_bytes, share, percent, blob_key, finished_at, error, result
         FROM job WHERE cell_id = $1 AND kind = $2 AND kind <> 'export'
         ORDER BY accepted_at DESC LIMIT 1
         "#,
@@ -958,6 +990,8 @@ struct Row {
     total_documents: Option<i64>,
     total_files: Option<i64>,
     total_bytes: Option<i64>,
+    share: f64,
+    percent: i16,
     blob_key: Option<String>,
     finished_at: Option<DateTime<Utc>>,
     error: Option<String>,
@@ -984,7 +1018,12 @@ impl Row {
             name: SnapshotName::parse(&self.name).ok_or_else(corrupt)?,
             lease_owner: self.lease_owner,
             accepted_at: self.accepted_at,
-            progress: Progress { done: amount(self.done_documents, self.done_files, self.done_bytes), total },
+            progress: Progress {
+                done: amount(self.done_documents, self.done_files, self.done_bytes),
+                total,
+                share: self.share,
+            },
+            percent: self.percent as u8,
             blob_key: self.blob_key,
             finished_at: self.finished_at,
             error: self.error.as_deref().and_then(ErrorBody::from_json),
@@ -993,11 +1032,11 @@ impl Row {
     }
 }
 
-fn state(name: &str, id: Uuid) -> Result<JobState, StoreError> {
+pub(super) fn state(name: &str, id: Uuid) -> Result<JobState, StoreError> {
     JobState::parse(name).ok_or_else(|| StoreError::Corrupt { table: "job", column: "state", row: id.to_string() })
 }
 
-fn kind(name: &str, id: Uuid) -> Result<JobKind, StoreError> {
+pub(super) fn kind(name: &str, id: Uuid) -> Result<JobKind, StoreError> {
     JobKind::parse(name).ok_or_else(|| StoreError::Corrupt { table: "job", column: "kind", row: id.to_string() })
 }
 

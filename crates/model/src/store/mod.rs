@@ -1,6 +1,6 @@
 //! The database: connections, migrations, and every statement both services must agree on.
 //!
-//! [`jobs`] moves jobs, [`snapshots`] holds what clients see, [`cells`] holds cells, [`generations`] their contents,
+//! [`jobs`] moves jobs, [`job_resources`] shows them, [`snapshots`] holds what clients see, [`cells`] holds cells, [`generations`] their contents,
 //! [`directory`] tells who may do what with them.
 
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::limits;
 pub mod cells;
 pub mod directory;
 pub mod generations;
+pub mod job_resources;
 pub mod jobs;
 pub mod snapshots;
 

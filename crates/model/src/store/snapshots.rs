@@ -23,6 +23,8 @@ pub struct SnapshotFile {
     pub modified_at: DateTime<Utc>,
     /// Length in bytes.
     pub size: u64,
+    /// SHA-256.
+    pub sha256: Vec<u8>,
     /// Its media type; nothing when an upload came without one.
     pub content_type: Option<String>,
     /// Where its bytes are.
@@ -51,6 +53,7 @@ struct Row {
     created_at: DateTime<Utc>,
     modified_at: DateTime<Utc>,
     size: Option<i64>,
+    sha256: Vec<u8>,
     blob_key: Option<String>,
     body: Option<String>,
     made_here: bool,
@@ -75,6 +78,7 @@ impl Row {
             created_at: self.created_at,
             modified_at: self.modified_at,
             size,
+            sha256: self.sha256,
             content,
         })
     }
@@ -86,6 +90,7 @@ pub async fn list(connection: &mut PgConnection, cell: &CellId) -> Result<Vec<Sn
         Row,
         r#"
         SELECT base_name, version, created_at, modified_at, size, blob_key, body, content_type,
+               coalesce(sha256, sha256(convert_to(body, 'UTF8'))) AS "sha256!",
                job_id IS NOT NULL OR kind = 'error' AS "made_here!"
         FROM snapshot_entry
         WHERE cell_id = $1 AND kind <> 'pending'
@@ -109,6 +114,7 @@ pub async fn find(
         Row,
         r#"
         SELECT base_name, version, created_at, modified_at, size, blob_key, body, content_type,
+               coalesce(sha256, sha256(convert_to(body, 'UTF8'))) AS "sha256!",
                job_id IS NOT NULL OR kind = 'error' AS "made_here!"
         FROM snapshot_entry
         WHERE cell_id = $1 AND base_name = $2 AND kind <> 'pending'
@@ -395,6 +401,7 @@ async fn find_locked(
         Row,
         r#"
         SELECT base_name, version, created_at, modified_at, size, blob_key, body, content_type,
+               coalesce(sha256, sha256(convert_to(body, 'UTF8'))) AS "sha256!",
                job_id IS NOT NULL OR kind = 'error' AS "made_here!"
         FROM snapshot_entry
         WHERE cell_id = $1 AND base_name = $2 AND kind <> 'pending'

@@ -507,6 +507,7 @@ async fn accept(c: &mut PgConnection, order: Order, job: Number, rows: &Rows) ->
         deadline: limits::LEASE * 60,
         max_strikes: order.max_strikes,
         admission: Admission::default(),
+        idempotency: None,
     };
     let source = rows.entries.iter().find_map(|e| e.blob_key.clone());
     let accepted = match (order.kind, source) {

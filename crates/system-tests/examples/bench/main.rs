@@ -18,6 +18,7 @@ mod memory;
 mod mix;
 mod nginx;
 mod polls;
+mod progress;
 mod report;
 mod shell;
 mod sizes;
@@ -71,6 +72,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("B11", downloads::against_nginx),
     ("B12", imports::against_copy),
     ("B13", check::part),
+    ("B14", progress::foretold),
 ];
 
 fn main() {

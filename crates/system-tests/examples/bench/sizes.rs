@@ -23,6 +23,8 @@ pub(crate) struct Sizes {
     pub(crate) ranges: usize,
     /// B12: documents of the snapshot.
     pub(crate) imported: u64,
+    /// B14: documents, small files, large ones of 250 MB and mixed ones.
+    pub(crate) shapes: (u64, u64, u64, u64),
 }
 
 impl Sizes {
@@ -38,6 +40,7 @@ impl Sizes {
         accepted: 3_000,
         ranges: 1_000,
         imported: 80_000,
+        shapes: (900_000, 30_000, 8, 1_000),
     };
     /// What the goals speak of.
     pub(crate) const FULL: Self = Self {
@@ -51,5 +54,6 @@ impl Sizes {
         accepted: 10_000,
         ranges: 4_000,
         imported: 2_000_000,
+        shapes: (2_000_000, 100_000, 20, 5_000),
     };
 }

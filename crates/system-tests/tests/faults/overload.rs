@@ -43,6 +43,7 @@ async fn accept(bench: &Bench, cell: &str, name: &str) -> bool {
         deadline: limits::DEADLINE,
         max_strikes: 4,
         admission: Admission { queued: 100_000, of_owner: 100_000 },
+        idempotency: None,
     };
     let mut connection = bench.system.pool().acquire().await.unwrap();
     match jobs::accept(&mut connection, &job).await {
