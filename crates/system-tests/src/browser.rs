@@ -158,11 +158,13 @@ impl Browser {
         self.post("/se/log", json!({ "type": kind })).as_array().cloned().unwrap_or_default()
     }
 
-    /// Keeps a picture of the whole page in a directory, when there is one to keep pictures in.
+    /// Keeps a picture of the page in a directory, when there is one to keep pictures in: of the whole page, or of what is
+    /// seen of one that is very long or lies behind a dialog.
     pub fn picture(&self, directory: Option<&Path>, name: &str) {
         let Some(directory) = directory else { return };
         use base64::Engine;
-        let shot = self.command("Page.captureScreenshot", json!({ "format": "png", "captureBeyondViewport": true }));
+        let whole = self.run("return !document.querySelector('dialog[open]') && document.body.scrollHeight < 4000");
+        let shot = self.command("Page.captureScreenshot", json!({ "format": "png", "captureBeyondViewport": whole }));
         let bytes = base64::engine::general_purpose::STANDARD.decode(shot["data"].as_str().unwrap_or_default());
         std::fs::write(directory.join(format!("{name}.png")), bytes.expect("base64")).expect("written");
     }

@@ -172,8 +172,14 @@ function operationSection({ id, method, path, operation, shared }) {
     section.append(element("h4", body.required ? "Body (required)" : "Body"), ...paragraphs(body.description), ...content(body.content));
   }
   const responses = Object.entries(operation.responses ?? {});
-  if (responses.length > 0) {
-    section.append(element("h4", "Answers"), table(["Status", "What it means"], responses.map(([status, of]) => responseRow(status, of))));
+  const answers = (some) => table(["Status", "What it means"], some.map(([status, of]) => responseRow(status, of)));
+  const good = responses.filter(([status]) => status < "400");
+  const bad = responses.filter(([status]) => status >= "400");
+  if (good.length > 0) section.append(element("h4", "Answers"), answers(good));
+  if (bad.length > 0) {
+    // Most are the same everywhere.
+    const summary = element("summary", `Errors: ${bad.map(([status]) => status).join(", ")}`);
+    section.append(element("details", [summary, answers(bad)], "errors"));
   }
   return section;
 }

@@ -45,6 +45,7 @@ function renderTokenFault() {
 
 async function open() {
   await refresh();
+  byId("token").value = "";
   byId("sign-in").hidden = true;
   byId("work").hidden = false;
   byId("sign-out").hidden = false;
@@ -67,7 +68,6 @@ byId("sign-in-form").addEventListener("submit", async (event) => {
   byId("sign-in-button").disabled = true;
   try {
     await open();
-    byId("token").value = "";
     byId("export-name").focus();
     speak(text("sign.opened"));
   } catch (error) {

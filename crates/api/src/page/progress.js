@@ -128,11 +128,11 @@ export function render() {
 
 function facts(job) {
   const of = ({ done, total }, write, key) =>
-    total === null || total === undefined ? write(done) : text(key, { done: write(done), total: write(total) });
+    total === null || total === undefined || total === done ? write(done) : text(key, { done: write(done), total: write(total) });
   const all = [];
   if (job.queue_position) all.push(["queue", number(job.queue_position)]);
   if (job.state === "queued") return all;
-  all.push(["documents", of(job.documents, number, "fact.of"), ], ["files", of(job.files, number, "fact.of")]);
+  all.push(["documents", of(job.documents, number, "fact.of")], ["files", of(job.files, number, "fact.of")]);
   const estimated = job.kind === "export" && !isOver(job);
   all.push(["bytes", of(job.bytes, bytes, estimated ? "fact.about" : "fact.of")]);
   if (isOver(job)) return all.filter(() => job.kind !== "dry-run");

@@ -182,7 +182,9 @@ export async function* follow(path, signal) {
       if (signal.aborted) return;
       // Without rights, or without the job, there is nothing to follow.
       if ([401, 403, 404].includes(error?.status)) throw error;
-      yield* waited(path, signal);
+      const job = await waited(path, signal);
+      yield job;
+      if (job && isOver(job)) return;
     }
     const pause = PAUSES_MS[Math.min(failures, PAUSES_MS.length - 1)];
     failures += 1;
@@ -190,15 +192,15 @@ export async function* follow(path, signal) {
   }
 }
 
-/** One look by a request that is held, for ways on which events do not come through. */
-async function* waited(path, signal) {
+/** One look by a request that is held, for ways on which events do not come through; nothing when that fails too. */
+async function waited(path, signal) {
   try {
     const headers = { Prefer: `wait=${WAIT_SECS}` };
     const response = await request("GET", path, { headers, signal, answerMs: ANSWER_MS + WAIT_SECS * 1000 });
-    yield await response.json();
+    return await response.json();
   } catch (error) {
     if ([401, 403, 404].includes(error?.status)) throw error;
-    yield null;
+    return null;
   }
 }
 

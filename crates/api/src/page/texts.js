@@ -280,6 +280,8 @@ const TABLES = { en: ENGLISH, ja: JAPANESE };
 
 let table = ENGLISH;
 let language = "en";
+/** The language as the reader's browser has it, with a region: dates look different in each. */
+let locale = "en";
 
 /** The language in use: `en` or `ja`. */
 export const currentLanguage = () => language;
@@ -289,7 +291,8 @@ export const preferredLanguage = () => (navigator.language.toLowerCase().startsW
 
 /** Takes a language, and puts its texts wherever an element of the page names one. */
 export function useLanguage(name) {
-  language = name in TABLES ? name : "en";
+  language = Object.hasOwn(TABLES, name) ? name : "en";
+  locale = navigator.languages.find((known) => known.toLowerCase().startsWith(language)) ?? language;
   table = TABLES[language];
   document.documentElement.lang = language;
   for (const element of document.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
@@ -304,9 +307,9 @@ export function text(key, values = {}) {
   return words.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(values, name) ? values[name] : whole));
 }
 
-export const number = (value) => new Intl.NumberFormat(language).format(value);
-export const percent = (value) => new Intl.NumberFormat(language, { style: "percent" }).format(value / 100);
-export const date = (value) => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(value);
+export const number = (value) => new Intl.NumberFormat(locale).format(value);
+export const percent = (value) => new Intl.NumberFormat(locale, { style: "percent" }).format(value / 100);
+export const date = (value) => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" }).format(value);
 
 const UNITS = ["KiB", "MiB", "GiB", "TiB"];
 
@@ -318,7 +321,8 @@ export function bytes(value) {
     [size, unit] = [size / 1024, larger];
   }
   const digits = size < 10 && value >= 1024 ? 1 : 0;
-  return `${new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(size)} ${unit}`;
+  // Held together by a space at which no line ends.
+  return `${new Intl.NumberFormat(locale, { maximumFractionDigits: digits }).format(size)}\u00a0${unit}`;
 }
 
 /** A length of time: its two largest units. */
@@ -328,7 +332,7 @@ export function duration(seconds) {
   const from = parts.findIndex(([, value]) => value > 0);
   const said = parts.slice(from, from + 2).filter(([, value]) => value > 0);
   return said
-    .map(([unit, value]) => new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "short" }).format(value))
+    .map(([unit, value]) => new Intl.NumberFormat(locale, { style: "unit", unit, unitDisplay: "short" }).format(value))
     .join(" ");
 }
 
