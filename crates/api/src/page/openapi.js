@@ -37,8 +37,15 @@ function resolved(value) {
 const nameOf = (schema) => schema?.$ref?.split("/").pop();
 const schemaAnchor = (name) => `schema-${name}`;
 
-/** The paragraphs of a text. */
-const paragraphs = (text) => (text ?? "").split(/\n{2,}/).filter(Boolean).map((words) => element("p", words));
+/** The paragraphs of a text: what stands between backquotes is code, error codes lead to their table. */
+const paragraphs = (text) => (text ?? "").split(/\n{2,}/).filter(Boolean).map((words) => element("p", marked(words)));
+
+function marked(words) {
+  return words.split(/(`[^`]+`|PR\d{3}-[A-Z]{2}-\d{4})/).filter(Boolean).map((part) => {
+    if (part.startsWith("`") && part.length > 1) return element("code", part.slice(1, -1));
+    return /^PR\d{3}-[A-Z]{2}-\d{4}$/.test(part) ? link(`#${part}`, part) : part;
+  });
+}
 
 /** The type of a schema in a few words, the names of others as links. */
 function typeOf(schema, depth = 0) {
@@ -59,17 +66,18 @@ function typeOf(schema, depth = 0) {
 }
 
 const RULES = {
-  minimum: "at least", maximum: "at most", minLength: "characters, at least", maxLength: "characters, at most",
-  minItems: "items, at least", maxItems: "items, at most", pattern: "pattern", default: "default",
+  minimum: "at least #", maximum: "at most #", minLength: "at least # characters", maxLength: "at most # characters",
+  minItems: "at least # items", maxItems: "at most # items", pattern: "pattern #", default: "#, unless said otherwise",
 };
 
 /** The limits of a schema in a line. */
 function rules(schema) {
   const said = Object.entries(RULES).filter(([rule]) => schema?.[rule] !== undefined);
   if (said.length === 0) return undefined;
-  return element("p", said.flatMap(([rule, words], index) => [
-    index ? "; " : "", `${words} `, element("code", String(schema[rule])),
-  ]), "hint");
+  return element("p", said.flatMap(([rule, words], index) => {
+    const [before, after] = words.split("#");
+    return [index ? "; " : "", before, element("code", String(schema[rule])), after];
+  }), "hint");
 }
 
 function table(heads, rows, className) {
@@ -129,7 +137,7 @@ function responseRow(status, given) {
   const response = resolved(given);
   const headers = Object.entries(response.headers ?? {}).map(([name, header]) => {
     const of = resolved(header);
-    return element("p", [element("code", name), of.description ? ` – ${of.description}` : ""], "hint");
+    return element("p", [element("code", name), ...(of.description ? [" – ", ...marked(of.description)] : [])], "hint");
   });
   const codes = (response["x-error-codes"] ?? []).flatMap((code, index) => {
     const name = code.code ?? code;
@@ -138,7 +146,7 @@ function responseRow(status, given) {
   return tableRow(
     element("code", status),
     [
-      ...paragraphs(response.description).map(withCodes),
+      ...paragraphs(response.description),
       codes.length > 0 ? element("p", codes) : undefined,
       ...headers,
       ...content(response.content),
@@ -146,19 +154,12 @@ function responseRow(status, given) {
   );
 }
 
-/** Error codes within a paragraph lead to their table. */
-function withCodes(paragraph) {
-  const parts = paragraph.textContent.split(/(PR\d{3}-[A-Z]{2}-\d{4})/);
-  if (parts.length > 1) paragraph.replaceChildren(...parts.map((part, index) => (index % 2 ? link(`#${part}`, part) : part)));
-  return paragraph;
-}
-
 function operationSection({ id, method, path, operation, shared }) {
   const parameters = [...shared, ...(operation.parameters ?? [])].map(resolved);
   const section = element("section", [
     element("h3", [element("span", method.toUpperCase(), `method ${method.toLowerCase()}`), element("span", path, "path")]),
     operation.summary ? element("p", operation.summary) : undefined,
-    ...paragraphs(operation.description).map(withCodes),
+    ...paragraphs(operation.description),
   ], "card operation");
   section.id = id;
   if (parameters.length > 0) {
@@ -220,7 +221,7 @@ function contents(all, schemas, codes) {
   const groups = Map.groupBy(all, ({ operation }) => operation.tags?.[0] ?? "");
   const about = new Map((description.tags ?? []).map(({ name, description: words }) => [name, words]));
   const parts = [...groups].flatMap(([tag, members]) => [
-    tag ? element("h3", [tag, about.get(tag) ? ` – ${about.get(tag)}` : ""]) : undefined,
+    tag ? element("h3", [tag, ...(about.get(tag) ? [" – ", ...marked(about.get(tag))] : [])]) : undefined,
     element("ul", members.map(({ id, method, path, operation }) => element("li", link(`#${id}`, [
       element("span", method.toUpperCase(), `method ${method.toLowerCase()}`), element("span", path, "path"),
       element("span", operation.summary ?? "", "hint"),

@@ -548,6 +548,13 @@ fn the_description_can_be_read() {
     }
     let top = browser.run("return document.getElementById('PR409-CM-0002').getBoundingClientRect().top");
     assert!((0.0..900.0).contains(&top.as_f64().unwrap()), "the anchor is in sight: {top}");
+    place.picture("docs-codes");
+    browser.run(
+        "const operation = document.querySelector('.operation:nth-of-type(4)');
+         operation.querySelectorAll('details').forEach((d) => { d.open = true; });
+         operation.scrollIntoView()",
+    );
+    place.picture("docs-operation");
     browser.run("scrollTo(0, 0)");
     place.picture("docs");
     browser.resize(320, 640);
