@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use system_tests::browser::{Browser, keys};
 use system_tests::judge::skipped;
 use system_tests::process::Process;
-use system_tests::system::{System, TOKEN};
+use system_tests::system::{Options, System, TOKEN};
 
 /// An installation with a cell, a browser, and the cell's page in it.
 struct Place {
@@ -20,22 +20,27 @@ struct Place {
 impl Place {
     /// Nothing when there is no browser here.
     fn new(language: &str, documents: &str) -> Option<Self> {
+        Self::open(language, documents, Options::default(), |unit| format!("http://{unit}/cell1/"))
+    }
+
+    fn open(language: &str, documents: &str, options: Options, cell: impl Fn(&str) -> String) -> Option<Self> {
         let Some(browser) = Browser::start(language) else {
             skipped("chromedriver is not installed");
             return None;
         };
-        let system = System::start();
+        let system = System::start_with(options);
         system.sample_cell("cell1", &["--documents", documents, "--files", "40"]);
-        let origin = format!("http://localhost:{}", system.address.port());
+        let cell = cell(&format!("localhost:{}", system.address.port()));
         browser.resize(1200, 900);
-        // Before any script of the page: what its policy forbids is remembered.
+        // Before any script of the page: what its policy forbids is remembered, and what nobody caught.
         let watching = "window.violations = [];
-            addEventListener('securitypolicyviolation', (event) => violations.push(event.violatedDirective + ' ' + event.blockedURI));
+            addEventListener('securitypolicyviolation', (e) => violations.push(`${e.violatedDirective} ${e.blockedURI}`));
             window.faults = [];
             addEventListener('error', (event) => faults.push(event.message));
             addEventListener('unhandledrejection', (event) => faults.push(String(event.reason)));";
         browser.command("Page.addScriptToEvaluateOnNewDocument", json!({ "source": watching }));
-        browser.go(&format!("{origin}/cell1/__export/ui"));
+        browser.go(&format!("{cell}__export/ui"));
+        let origin = browser.run("return location.origin").as_str().unwrap().to_owned();
         let place = Self { browser, system, origin, pictures: std::env::var("PAGE_PICTURES").ok().map(PathBuf::from) };
         place.until_shown("#sign-in");
         Some(place)
@@ -248,6 +253,11 @@ fn a_person_exports_looks_downloads_and_deletes() {
     assert!(said.contains(&digest[..12]) && !said.contains(&digest), "{said}");
     browser.click(&format!("{row} summary"));
     assert_eq!(browser.text(&format!("{row} code.digest")), digest);
+    let may = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
+    browser.command("Browser.grantPermissions", may);
+    browser.click(&format!("{row} [data-action=copy]"));
+    place.until_says(&row, "Copied");
+    assert_eq!(browser.run("return navigator.clipboard.readText()"), json!(digest));
     place.picture("listed");
 
     // Downloaded: to a file as the bytes come, and by way of memory where the browser has no such thing.
@@ -271,6 +281,31 @@ fn a_person_exports_looks_downloads_and_deletes() {
     browser.click(&format!("{row} [data-action=download]"));
     place.system.eventually("it is saved", || downloads.join("first.zip").exists());
     assert_eq!(std::fs::read(downloads.join("first.zip")).unwrap().len() as f64, size);
+
+    // One that is too large for the memory of the browser: commands, without the token in them.
+    browser.run(
+        "const real = window.fetch;
+         window.fetch = async (url, options) => {
+             const answer = await real(url, options);
+             if (options.method !== 'PROPFIND') return answer;
+             const listed = (await answer.text()).replace(/<getcontentlength>[0-9]+/, '<getcontentlength>5000000000');
+             return new Response(listed, { status: 207 });
+         }",
+    );
+    browser.click("#refresh");
+    place.until_says(&row, "4.7");
+    browser.click(&format!("{row} [data-action=download]"));
+    place.until_shown("#commands[open]");
+    let (curl, own) = (browser.text("#command-curl"), browser.text("#command-cellexport"));
+    assert!(curl.contains(&format!("'{}/cell1/__snapshot/first.zip'", place.origin)), "{curl}");
+    assert_eq!(own, format!("cellexport download '{}/cell1/' first first.zip", place.origin));
+    assert!(!curl.contains(TOKEN) && curl.contains("$CELLEXPORT_TOKEN"), "{curl}");
+    place.picture("commands");
+    browser.press(keys::ESCAPE);
+    place.system.eventually("the dialog closes", || !browser.shows("#commands"));
+    place.is_clean(&[401]);
+    browser.run("location.reload()");
+    place.until_says(&row, "SHA-256");
 
     // A second export of that name is refused, in words.
     browser.type_into("#export-name", "first");
@@ -508,6 +543,30 @@ fn it_fits_a_narrow_screen_and_every_control_is_reached_by_keyboard() {
     );
     assert_eq!(nameless, json!([]));
     place.is_clean(&[]);
+}
+
+#[test]
+fn a_cell_that_is_a_host_has_the_same_page() {
+    let options = Options { settings: vec![("PATH_BASED_CELL_URL", "false".to_owned())], ..Options::default() };
+    let Some(place) = Place::open("en-GB", "12", options, |unit| format!("http://cell1.{unit}/")) else { return };
+    let browser = &place.browser;
+    assert_eq!(browser.text("#cell-name"), "cell1");
+    place.sign_in(TOKEN);
+    place.until_shown("#work");
+    for _ in 0..2 {
+        browser.run("document.getElementById('export-name').value = ''");
+        browser.type_into("#export-name", "one");
+        browser.click("#export-button");
+        place.until_says("#job-title", "Export of one");
+    }
+    place.until_says("#notice-text", "PR409-");
+    place.is_clean(&[409]);
+    // The description is the unit's.
+    let link = browser.run("return document.querySelector('#notice-text a').href");
+    let unit = place.origin.replace("cell1.", "");
+    assert!(link.as_str().unwrap().starts_with(&format!("{unit}/openapi.html#PR409-")), "{link}");
+    browser.go(link.as_str().unwrap());
+    place.until_shown("tr:target");
 }
 
 #[test]
