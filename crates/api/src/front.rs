@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::handlers::{cells, delete, download, export, import, jobs, propfind, status, upload};
 use crate::routes::{self, Action, Target, UnitAction};
 use crate::state::State;
-use crate::{openapi, slow_reader, unread};
+use crate::{openapi, page, slow_reader, unread};
 
 /// Answers a request.
 pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload: Payload) -> HttpResponse {
@@ -46,6 +46,7 @@ async fn process(state: &State, request: &Incoming, payload: &mut Payload) -> Re
             _ => Err(ErrorCode::MethodNotAllowed.into()),
         },
         Target::Unit(segments) => unit(state, request, payload, &segments).await,
+        Target::Page(file) => page::answer(file, request),
     }
 }
 
@@ -72,6 +73,10 @@ async fn cell(
     if state.unit.path_based {
         // The key may have been put there by X-Override; units look twice in this mode.
         request_key::check(request.headers.get("x-personium-requestkey"))?;
+    }
+    if let Ok(Action::Page(file)) = action {
+        // It asks for credentials itself.
+        return page::answer(file, request);
     }
     let caller = state.auth.caller(request, &state.unit, Some(&url));
     let action = action?;
@@ -101,6 +106,7 @@ async fn cell(
             download::find(state, &root, &file).await?;
             Ok(cors::options(methods))
         }
+        Action::Page(file) => page::answer(file, request),
         Action::NotImplemented => Err(ErrorCode::NotImplemented.into()),
     }
 }

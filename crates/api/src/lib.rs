@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod handlers;
 mod odata;
 mod openapi;
+mod page;
 mod ranges;
 mod routes;
 mod slow_reader;

@@ -24,6 +24,7 @@ const CELL_PATHS: &[(&str, &[&str])] = &[
     ("__export/jobs", &["GET"]),
     ("__export/jobs/{id}", &["GET", "DELETE"]),
     ("__export/jobs/{id}/events", &["GET"]),
+    ("__export/ui", &["GET"]),
     ("__import", &["GET", "POST"]),
     ("__import/dry-run", &["GET", "POST"]),
     ("__import/jobs", &["GET"]),
@@ -119,6 +120,7 @@ fn document(unit: &UnitSettings) -> Value {
             { "name": "exports", "description": "Making snapshots of a cell." },
             { "name": "imports", "description": "Making a cell what a snapshot says." },
             { "name": "snapshots", "description": "The snapshot area of a cell. A finished export is `NAME.zip` here, one that failed is `NAME.error`." },
+            { "name": "page", "description": "All of this for people, in a browser." },
             { "name": "cells", "description": "The cells of the unit; for the unit master." },
         ],
         "paths": paths,
@@ -437,6 +439,12 @@ fn cell_operation(action: &Action, schemas: &mut SchemaGenerator) -> Operation {
             Operation::new("options", "snapshots", "The methods of a resource")
                 .answers(200, json!({ "description": "In `Allow`." }))
         }
+        Action::Page(_) => Operation::new("page", "page", "A page for people, who give it a token")
+            .answers(
+                200,
+                json!({ "description": "The page.", "content": { "text/html": { "schema": { "type": "string" } } } }),
+            )
+            .answers(304, json!({ "description": "The reader has it." })),
         Action::NotImplemented => {
             Operation::new("report", "snapshots", "Not implemented").fails(&[ErrorCode::NotImplemented])
         }

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::common::incoming::Incoming;
 use crate::error::ApiError;
+use crate::page::PageFile;
 
 /// What a request asks of a cell. File names are decoded and may be any text; they never become paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub(crate) enum Action {
     Options(&'static str),
     /// `OPTIONS __snapshot/{file}`, with its methods.
     FileOptions(String, &'static str),
+    /// The cell's page, `{cell}__export/ui`, or a file of it.
+    Page(&'static PageFile),
     /// Exists in no Personium; told so at once.
     NotImplemented,
 }
@@ -76,6 +79,8 @@ pub(crate) enum Target {
     },
     /// To the unit: the path below `__ctl`, decoded segment by segment.
     Unit(Vec<String>),
+    /// To the unit's page.
+    Page(&'static PageFile),
     /// `openapi.json` of the unit.
     Description,
 }
@@ -100,6 +105,9 @@ pub(crate) fn target(request: &Incoming, unit: &UnitSettings) -> Result<Target, 
     if is_unit && segments.first().is_some_and(|first| first == UNIT_CONTROL) {
         segments.remove(0);
         return Ok(Target::Unit(segments));
+    }
+    if is_unit && let Some(file) = PageFile::of_unit(&segments) {
+        return Ok(Target::Page(file));
     }
     if is_unit
         && let [file] = &segments[..]
@@ -141,6 +149,7 @@ pub(crate) fn action(segments: &[String], method: &str) -> Result<Action, ErrorC
             "OPTIONS" => Ok(Action::Options("OPTIONS, GET, POST")),
             _ => Err(ErrorCode::MethodNotAllowed),
         },
+        ["__export", "ui", ref file @ ..] => PageFile::of_cell(file).map(Action::Page).ok_or(ErrorCode::UnknownUri),
         ["__import"] => import(method, JobKind::Import),
         ["__import", "dry-run"] => import(method, JobKind::DryRun),
         ["__export", "jobs", ref rest @ ..] => job(method, Family::Exports, rest),

@@ -3,6 +3,7 @@
 //! `DATABASE_URL` and `AMQP_URL` name the servers; the binaries are those built beside the test.
 
 pub mod broker;
+pub mod browser;
 pub mod disks;
 pub mod history;
 pub mod http;

@@ -20,6 +20,7 @@ mod imports;
 mod isolation;
 mod job_resources;
 mod outages;
+mod page;
 mod propfind;
 mod races;
 mod readers;
