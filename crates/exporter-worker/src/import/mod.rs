@@ -26,6 +26,7 @@ mod rows;
 mod schema;
 mod sink;
 mod staging;
+mod verification;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -52,6 +53,7 @@ pub use comparison::{AllChanges, Changes};
 pub use error::{Faults, ImportError};
 pub use identity::{Identity, NewCell, Owner};
 pub use reading::Summary;
+pub use verification::{Verified, VerifiedContents, verify};
 
 use crate::control::Control;
 use comparison::Comparison;

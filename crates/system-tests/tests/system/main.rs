@@ -5,6 +5,7 @@
 mod big_cell;
 mod broker;
 mod cells;
+mod cli;
 mod clients;
 mod conditional;
 mod cors;
