@@ -22,6 +22,7 @@ mod progress;
 mod report;
 mod shell;
 mod sizes;
+mod waiters;
 mod workers;
 
 use std::net::SocketAddr;
@@ -73,6 +74,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("B12", imports::against_copy),
     ("B13", check::part),
     ("B14", progress::foretold),
+    ("B15", waiters::told),
 ];
 
 fn main() {
