@@ -46,7 +46,10 @@ async fn process(state: &State, request: &Incoming, payload: &mut Payload) -> Re
             _ => Err(ErrorCode::MethodNotAllowed.into()),
         },
         Target::Unit(segments) => unit(state, request, payload, &segments).await,
-        Target::Page(file) => page::answer(file, request),
+        Target::Page(file) => match request.method.as_str() {
+            "GET" | "HEAD" => Ok(page::answer(file, request)),
+            _ => Err(ErrorCode::MethodNotAllowed.into()),
+        },
     }
 }
 
@@ -76,7 +79,7 @@ async fn cell(
     }
     if let Ok(Action::Page(file)) = action {
         // It asks for credentials itself.
-        return page::answer(file, request);
+        return Ok(page::answer(file, request));
     }
     let caller = state.auth.caller(request, &state.unit, Some(&url));
     let action = action?;
@@ -106,7 +109,7 @@ async fn cell(
             download::find(state, &root, &file).await?;
             Ok(cors::options(methods))
         }
-        Action::Page(file) => page::answer(file, request),
+        Action::Page(file) => Ok(page::answer(file, request)),
         Action::NotImplemented => Err(ErrorCode::NotImplemented.into()),
     }
 }

@@ -149,7 +149,7 @@ pub(crate) fn action(segments: &[String], method: &str) -> Result<Action, ErrorC
             "OPTIONS" => Ok(Action::Options("OPTIONS, GET, POST")),
             _ => Err(ErrorCode::MethodNotAllowed),
         },
-        ["__export", "ui", ref file @ ..] => PageFile::of_cell(file).map(Action::Page).ok_or(ErrorCode::UnknownUri),
+        ["__export", "ui", ref file @ ..] => page(method, file),
         ["__import"] => import(method, JobKind::Import),
         ["__import", "dry-run"] => import(method, JobKind::DryRun),
         ["__export", "jobs", ref rest @ ..] => job(method, Family::Exports, rest),
@@ -184,6 +184,15 @@ fn job(method: &str, family: Family, rest: &[&str]) -> Result<Action, ErrorCode>
         ([_], "OPTIONS") => Ok(Action::Options("OPTIONS, GET, DELETE")),
         ([] | [_] | [_, "events"], _) => Err(ErrorCode::MethodNotAllowed),
         _ => Err(ErrorCode::UnknownUri),
+    }
+}
+
+fn page(method: &str, file: &[&str]) -> Result<Action, ErrorCode> {
+    let file = PageFile::of_cell(file).ok_or(ErrorCode::UnknownUri)?;
+    match method {
+        "GET" | "HEAD" => Ok(Action::Page(file)),
+        "OPTIONS" => Ok(Action::Options("OPTIONS, GET")),
+        _ => Err(ErrorCode::MethodNotAllowed),
     }
 }
 
@@ -278,6 +287,9 @@ mod tests {
             ("__export/jobs/x/events", "HEAD", Err(ErrorCode::MethodNotAllowed)),
             ("__export/jobs/x/other", "GET", Err(ErrorCode::UnknownUri)),
             ("__export/jobs/x/events/y", "GET", Err(ErrorCode::UnknownUri)),
+            ("__export/ui", "POST", Err(ErrorCode::MethodNotAllowed)),
+            ("__export/ui", "OPTIONS", Ok(Action::Options("OPTIONS, GET"))),
+            ("__export/ui/x", "GET", Err(ErrorCode::UnknownUri)),
             ("__snapshot/a/b", "GET", Err(ErrorCode::UnknownUri)),
             ("__snapshot/../x", "GET", Err(ErrorCode::UnknownUri)),
         ] {

@@ -9,12 +9,9 @@ use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use model::error_code::ErrorCode;
 use sha2::{Digest, Sha256};
 
-use crate::common::cors;
 use crate::common::incoming::Incoming;
-use crate::error::ApiError;
 
 /// Nothing from elsewhere, nothing inline, and nobody puts the page into a frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
@@ -78,19 +75,11 @@ impl PageFile {
 }
 
 /// Answers with a file of a page.
-///
-/// # Errors
-/// 405 for anything but reading it.
-pub(crate) fn answer(file: &PageFile, request: &Incoming) -> Result<HttpResponse, ApiError> {
-    match request.method.as_str() {
-        "GET" | "HEAD" => {}
-        "OPTIONS" => return Ok(cors::options("OPTIONS, GET")),
-        _ => return Err(ErrorCode::MethodNotAllowed.into()),
-    }
+pub(crate) fn answer(file: &PageFile, request: &Incoming) -> HttpResponse {
     if request.path.ends_with('/') {
         // The names in a page are relative to its own URL.
         let own = request.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        return Ok(HttpResponse::PermanentRedirect().insert_header((LOCATION, format!("../{own}"))).finish());
+        return HttpResponse::PermanentRedirect().insert_header((LOCATION, format!("../{own}"))).finish();
     }
     let known = request.header(IF_NONE_MATCH.as_str()).is_some_and(|tags| {
         tags.split(',').map(str::trim).any(|tag| tag.strip_prefix("W/").unwrap_or(tag) == file.etag)
@@ -103,9 +92,9 @@ pub(crate) fn answer(file: &PageFile, request: &Incoming) -> Result<HttpResponse
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((REFERRER_POLICY, "no-referrer"));
     if known {
-        return Ok(response.finish());
+        return response.finish();
     }
-    Ok(response.insert_header((CONTENT_TYPE, file.media_type)).body(file.text))
+    response.insert_header((CONTENT_TYPE, file.media_type)).body(file.text)
 }
 
 #[cfg(test)]
