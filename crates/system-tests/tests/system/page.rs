@@ -1,7 +1,8 @@
 //! The pages, in a real browser: a person exports, looks, downloads, imports and deletes, by mouse and by keyboard, in both
 //! languages, on a wide screen and on a narrow one. `PAGE_PICTURES` names a directory to keep pictures in.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use system_tests::browser::{Browser, keys};
@@ -66,6 +67,14 @@ impl Place {
 
     fn until_says(&self, selector: &str, words: &str) {
         self.system.eventually(&format!("{selector} says {words}"), || self.browser.text(selector).contains(words));
+    }
+
+    fn choose_language(&self, language: &str) {
+        self.browser.run_with(
+            "const select = document.getElementById('language'); select.value = given[0];
+             select.dispatchEvent(new Event('change', { bubbles: true }))",
+            json!([language]),
+        );
     }
 
     fn row(file: &str) -> String {
@@ -207,7 +216,9 @@ fn a_person_exports_looks_downloads_and_deletes() {
 
     // An export whose bar moves. Every value that the bar takes is written down.
     browser.run(
-        "window.bar = []; window.spoken = [];
+        "window.bar = []; window.spoken = []; window.facts = '';
+         new MutationObserver(() => { facts += document.getElementById('job-facts').innerText; })
+             .observe(document.getElementById('job-facts'), { childList: true });
          new MutationObserver(() => bar.push(document.getElementById('job-bar').value))
              .observe(document.getElementById('job-bar'), { attributes: true });
          new MutationObserver(() => spoken.push([Date.now(), document.getElementById('spoken').textContent]))
@@ -237,6 +248,10 @@ fn a_person_exports_looks_downloads_and_deletes() {
     let bar: Vec<f64> = serde_json::from_value(browser.run("return bar")).unwrap();
     assert!(bar.is_sorted(), "it never goes back: {bar:?}");
     assert!(bar.iter().any(|value| (1.0..=99.0).contains(value)) && bar.last() == Some(&100.0), "it moves: {bar:?}");
+    let facts = browser.run("return facts");
+    for fact in ["Place in the queue", "Documents", "Files", "Data", "Rate", "Time left"] {
+        assert!(facts.as_str().unwrap().contains(fact), "{fact}: {facts}");
+    }
     let spoken: Vec<(u64, String)> = serde_json::from_value(browser.run("return spoken")).unwrap();
     assert!(spoken.iter().any(|(_, words)| words.contains("is ready")), "{spoken:?}");
     let progress: Vec<u64> = spoken.iter().filter(|(_, w)| w.contains("Export of first:")).map(|(at, _)| *at).collect();
@@ -385,6 +400,7 @@ fn a_failed_export_is_explained_and_a_cancelled_one_too() {
         "window.asked = [];
          const real = window.fetch;
          window.fetch = async (url, options) => {
+             if (window.away) throw new TypeError('nobody there');
              if (options.headers.Prefer) asked.push('held');
              if (!String(url).endsWith('/events')) return real(url, options);
              asked.push(options.headers['Last-Event-ID'] ?? 'first');
@@ -402,6 +418,10 @@ fn a_failed_export_is_explained_and_a_cancelled_one_too() {
     place.system.eventually("an answer is held", || asked().contains(&"held".to_owned()));
     let before = asked();
     assert!(before[0] == "first" && before[1].parse::<i64>().is_ok(), "it goes on after what it has seen: {before:?}");
+    browser.run("window.away = true");
+    place.until_says("#job-outcome", "The connection is lost. Trying again");
+    browser.run("window.away = false");
+    place.system.eventually("it is there again", || !browser.text("#job-outcome").contains("lost"));
     browser.click("#job-cancel");
     place.until_says("#job-state", "cancelled");
     place.is_clean(&[]);
@@ -441,11 +461,7 @@ fn an_import_shows_first_what_it_would_change_and_asks() {
     assert_ne!(found[0][1], "0", "{found}");
     assert_eq!(place.system.value(count), "400");
     place.picture("dry-run-ja");
-    browser.run_with(
-        "const select = document.getElementById('language'); select.value = given[0];
-         select.dispatchEvent(new Event('change', { bubbles: true }))",
-        json!(["en"]),
-    );
+    place.choose_language("en");
     place.until_says("#job-outcome", "This snapshot can be imported.");
     place.picture("dry-run");
 
@@ -465,6 +481,19 @@ fn an_import_shows_first_what_it_would_change_and_asks() {
     place.until_says("#job-outcome", "now holds what the snapshot other says");
     assert_eq!(place.system.value(count), "500");
 
+    // What is wrong with a snapshot is listed, and there is nothing to go on with.
+    browser.click("#job-close");
+    let stuffed = place.system.directory().join("stuffed.zip");
+    stuff(&file, &stuffed);
+    browser.type_into("#upload-file", &stuffed.display().to_string());
+    browser.click("#upload-button");
+    place.until_shown(&Place::row("stuffed.zip"));
+    browser.click(&format!("{} [data-action=import]", Place::row("stuffed.zip")));
+    place.until_says("#job-outcome", "This snapshot cannot be imported.");
+    assert!(browser.text("#job-outcome .faults").contains("readme.txt: not an entry of a snapshot"));
+    assert!(!browser.shows("#job-import"));
+    place.picture("dry-run-faults");
+
     // A faulty file is refused before anything else; words and code.
     browser.type_into("#upload-file", &faulty.display().to_string());
     browser.click("#upload-button");
@@ -473,6 +502,17 @@ fn an_import_shows_first_what_it_would_change_and_asks() {
     place.until_says("#notice-text", "PR400-");
     place.picture("faulty");
     place.is_clean(&[400]);
+}
+
+/// Copies a snapshot, with an entry that belongs into none.
+fn stuff(snapshot: &Path, stuffed: &Path) {
+    let mut read = zip::ZipArchive::new(File::open(snapshot).unwrap()).unwrap();
+    let mut written = zip::ZipWriter::new(File::create(stuffed).unwrap());
+    for index in 0..read.len() {
+        written.raw_copy_file(read.by_index_raw(index).unwrap()).unwrap();
+    }
+    written.start_file("readme.txt", zip::write::SimpleFileOptions::default()).unwrap();
+    written.finish().unwrap();
 }
 
 #[test]
@@ -510,6 +550,12 @@ fn it_fits_a_narrow_screen_and_every_control_is_reached_by_keyboard() {
     place.picture("phone-delete");
     browser.press(keys::ESCAPE);
     place.system.eventually("Escape closes it", || !browser.shows("#question"));
+    place.choose_language("ja");
+    place.until_says("#snapshots-title", "スナップショット");
+    place.fits("the same in Japanese");
+    place.picture("phone-ja");
+    place.choose_language("en");
+    place.until_says("#snapshots-title", "Snapshots");
 
     // Tab reaches everything that can be used, in the order in which it stands, and shows where it is.
     browser.run(
@@ -618,7 +664,9 @@ fn the_description_can_be_read() {
     place.picture("docs");
     browser.resize(320, 640);
     place.fits("the description");
+    place.contrasts();
     browser.prefer("prefers-color-scheme", "dark");
+    place.contrasts();
     place.picture("docs-phone-dark");
     place.is_clean(&[]);
 }
