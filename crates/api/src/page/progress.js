@@ -109,7 +109,7 @@ export function render() {
   byId("job-title").textContent = text(`job.${job.kind}`, { name: job.name });
   byId("job-state").textContent = text(`state.${job.state}`);
   byId("job-state").className = `state ${job.state}`;
-  byId("job-moving").hidden = over && !succeeded;
+  byId("job-moving").hidden = over && !(succeeded && job.kind !== "dry-run");
   byId("job-bar").value = job.percent;
   byId("job-percent").textContent = percent(job.percent);
   byId("job-facts").replaceChildren(...facts(job).flatMap(([name, value]) => {
@@ -135,7 +135,7 @@ function facts(job) {
   all.push(["documents", of(job.documents, number, "fact.of")], ["files", of(job.files, number, "fact.of")]);
   const estimated = job.kind === "export" && !isOver(job);
   all.push(["bytes", of(job.bytes, bytes, estimated ? "fact.about" : "fact.of")]);
-  if (isOver(job)) return all.filter(() => job.kind !== "dry-run");
+  if (isOver(job)) return all;
   if (job.bytes_per_second) all.push(["rate", text("rate", { bytes: bytes(job.bytes_per_second) })]);
   const left = secondsLeft(job);
   if (left !== null) all.push(["left", duration(left)]);

@@ -209,7 +209,7 @@ const JAPANESE = {
   "delete.yes": "削除",
   "commands.title": "コマンドでダウンロード",
   "commands.hint": "このスナップショットは、ブラウザーのメモリーで扱うには大きすぎます。トークンを環境変数 CELLEXPORT_TOKEN に設定し、次のどちらかを実行してください。中断しても続きから再開できます。",
-  "upload.title": "スナップショットのアップロード",
+  "upload.title": "ファイルのアップロード",
   "upload.file": "zip ファイル",
   "upload.hint": "ファイルは元の名前のままスナップショットの一覧に保存されます。インポートするまでセルの内容は変わりません。",
   "upload.start": "アップロード",
