@@ -18,6 +18,7 @@ use crate::auth::Auth;
 use crate::config::ApiSettings;
 use crate::database::Database;
 use crate::front;
+use crate::open_files;
 use crate::slow_reader;
 use crate::state::State;
 use crate::watch::Watch;
@@ -40,6 +41,7 @@ impl Application {
     /// # Errors
     /// When the address is taken, the snapshot area cannot be used, or the database URL cannot be read.
     pub fn build(settings: ApiSettings) -> anyhow::Result<Self> {
+        open_files::allow();
         let listener = TcpListener::bind(settings.http.listen).context("API_LISTEN")?;
         let port = listener.local_addr()?.port();
         let pool = store::pool(&settings.database.url, "cell-export api", CHORES)?;

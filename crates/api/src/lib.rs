@@ -18,6 +18,7 @@ mod front;
 pub mod fuzzing;
 mod handlers;
 mod odata;
+mod open_files;
 mod openapi;
 mod page;
 mod ranges;

@@ -189,6 +189,8 @@ pub const UPLOAD_TOTAL: Duration = Duration::from_secs(6 * 3600);
 pub const UPLOAD_WINDOW: Duration = Duration::from_secs(30);
 /// 64 KiB per second.
 pub const UPLOAD_WINDOW_BYTES: u64 = 30 * (64 << 10);
+/// Open files of an api: two for each connection, and those that are downloaded.
+pub const OPEN_FILES: u64 = 4 * (HTTP_THREADS * CONNECTIONS_PER_THREAD) as u64;
 /// Connections to the database that requests find open.
 pub const DATABASE_WARM: u32 = 4;
 /// Longest wait that `Prefer: wait` gets.

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use system_tests::http;
+use system_tests::judge::skipped;
 use system_tests::system::{Options, System, TOKEN};
 
 const SIZE: usize = 40_000_000;
@@ -95,4 +96,22 @@ fn a_client_that_sends_slowly_gets_an_end_and_holds_nobody_up() {
         assert!(time < Duration::from_secs(25), "{path}: {time:?}");
         assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("PR408-EX-0001"), "{path}: {answer}");
     }
+}
+
+/// A login shell's limit of open files is less than the service has use for.
+#[test]
+fn the_api_takes_as_many_connections_as_it_is_granted() {
+    let mut system = System::start();
+    let prlimit = "/usr/bin/prlimit";
+    if !std::path::Path::new(prlimit).exists() {
+        return skipped("prlimit is not here");
+    }
+    drop(system.take_api());
+    let api = system.service("api", &[], &[prlimit, "--nofile=256:4096"]);
+    system.eventually("it answers", || std::net::TcpStream::connect(system.address).is_ok());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", api.id())).expect("a running process");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    assert_eq!(line.split_whitespace().nth(3), Some("4096"), "{line}");
+    let idle: Vec<_> = (0..400).map(|_| std::net::TcpStream::connect(system.address).expect("a connection")).collect();
+    assert_eq!(system.anonymous("OPTIONS", "/", &[], None).status, 200, "beside {} others", idle.len());
 }
