@@ -4,7 +4,7 @@ use std::io::{Cursor, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -434,14 +434,22 @@ fn exit_codes_and_configuration_are_as_the_manual_says() {
 }
 
 /// A unit that says what a test wants: one answer for each connection, in this order. Gives its address and, when it has
-/// said all, what it was asked.
-fn scripted(answers: Vec<Vec<u8>>) -> (SocketAddr, std::thread::JoinHandle<Vec<String>>) {
+/// said all or nobody asks any more, what it was asked.
+fn scripted(answers: Vec<Vec<u8>>, ended: Arc<AtomicBool>) -> (SocketAddr, std::thread::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().expect("an address");
     let serving = std::thread::spawn(move || {
         let mut asked = Vec::new();
         for answer in answers {
-            let (mut stream, _) = listener.accept().expect("a client");
+            let mut stream = loop {
+                match listener.accept() {
+                    Ok((stream, _)) => break stream,
+                    Err(_) if ended.load(SeqCst) => return asked,
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            };
+            stream.set_nonblocking(false).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             let (mut request, mut byte) = (Vec::new(), [0]);
             while !request.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
@@ -469,11 +477,13 @@ fn sized(head: &str, body: &[u8]) -> Vec<u8> {
 
 /// Runs a command against a scripted unit; its exit code, what it said, and what the unit was asked.
 fn against(answers: Vec<Vec<u8>>, arguments: &[&str]) -> (Option<i32>, String, Vec<String>) {
-    let (address, serving) = scripted(answers);
+    let ended = Arc::new(AtomicBool::new(false));
+    let (address, serving) = scripted(answers, Arc::clone(&ended));
     let cell = format!("http://{address}/c/");
     let arguments: Vec<String> = arguments.iter().map(|word| word.replace("CELL/", &cell)).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let output = process::run("cellexport", &arguments, &[("CELLEXPORT_TOKEN".to_owned(), TOKEN.to_owned())]);
+    ended.store(true, SeqCst);
     let said = [output.stderr, output.stdout].concat();
     (output.status.code(), String::from_utf8(said).unwrap(), serving.join().unwrap())
 }
