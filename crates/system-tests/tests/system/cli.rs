@@ -210,7 +210,7 @@ fn a_download_goes_on_where_it_ended_and_keeps_nothing_wrong() {
     assert!(way.moved_by(|| drop(download())) < 10_000);
     check("only renamed");
     // The part of another version.
-    std::fs::write(&part, noise(1_000)).unwrap();
+    std::fs::write(&part, vec![1; 1_000]).unwrap();
     std::fs::write(&note, "\"1-1\"").unwrap();
     download();
     check("begun anew");
@@ -421,7 +421,15 @@ fn exit_codes_and_configuration_are_as_the_manual_says() {
     assert!(code == 2 && err.contains("line 3"), "{code} {err}");
     write(&format!("unit = \"{unit}\"\ntoken = [\"{TOKEN}\"]\n"));
     assert_eq!(run(&["list", "cell1"], &[("HOME", &home)]).0, 2);
-    std::fs::remove_file(&file).unwrap();
+    let (elsewhere, shown) = path(&system, "elsewhere.toml");
+    std::fs::rename(&file, elsewhere).unwrap();
+    let (code, err) = run(&["list", "cell1"], &with("CELLEXPORT_CONFIG", &shown));
+    assert!(code == 2 && err.contains("elsewhere.toml: line 2"), "{code} {err}");
+    assert_eq!(run(&["list", &cell], &with("CELLEXPORT_TOKEN", TOKEN)).0, 0, "nothing is in the usual place");
+    // Before anybody is asked.
+    for overwriting in [&["download", &nobody, "one", &shown][..], &["export", &nobody, "--download", &shown]] {
+        assert_eq!(run(overwriting, &[("HOME", &home)]).0, 6, "{overwriting:?}");
+    }
 
     let script = process::run("cellexport", &["completions", "bash"], &[]);
     assert!(script.status.success() && script.stdout.starts_with(b"_cellexport"));
