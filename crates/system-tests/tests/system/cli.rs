@@ -4,7 +4,7 @@ use std::io::{Cursor, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -210,7 +210,7 @@ fn a_download_goes_on_where_it_ended_and_keeps_nothing_wrong() {
     assert!(way.moved_by(|| drop(download())) < 10_000);
     check("only renamed");
     // The part of another version.
-    std::fs::write(&part, noise(1_000)).unwrap();
+    std::fs::write(&part, vec![1; 1_000]).unwrap();
     std::fs::write(&note, "\"1-1\"").unwrap();
     download();
     check("begun anew");
@@ -421,7 +421,15 @@ fn exit_codes_and_configuration_are_as_the_manual_says() {
     assert!(code == 2 && err.contains("line 3"), "{code} {err}");
     write(&format!("unit = \"{unit}\"\ntoken = [\"{TOKEN}\"]\n"));
     assert_eq!(run(&["list", "cell1"], &[("HOME", &home)]).0, 2);
-    std::fs::remove_file(&file).unwrap();
+    let (elsewhere, shown) = path(&system, "elsewhere.toml");
+    std::fs::rename(&file, elsewhere).unwrap();
+    let (code, err) = run(&["list", "cell1"], &with("CELLEXPORT_CONFIG", &shown));
+    assert!(code == 2 && err.contains("elsewhere.toml: line 2"), "{code} {err}");
+    assert_eq!(run(&["list", &cell], &with("CELLEXPORT_TOKEN", TOKEN)).0, 0, "nothing is in the usual place");
+    // Before anybody is asked.
+    for overwriting in [&["download", &nobody, "one", &shown][..], &["export", &nobody, "--download", &shown]] {
+        assert_eq!(run(overwriting, &[("HOME", &home)]).0, 6, "{overwriting:?}");
+    }
 
     let script = process::run("cellexport", &["completions", "bash"], &[]);
     assert!(script.status.success() && script.stdout.starts_with(b"_cellexport"));
@@ -431,4 +439,144 @@ fn exit_codes_and_configuration_are_as_the_manual_says() {
         assert!(page.status.success() && text.contains(".TH ") && text.contains(".SH "), "{text}");
     }
     assert!(Path::new(&home).exists());
+}
+
+/// A unit that says what a test wants: one answer for each connection, in this order. Gives its address and, when it has
+/// said all or nobody asks any more, what it was asked.
+fn scripted(answers: Vec<Vec<u8>>, ended: Arc<AtomicBool>) -> (SocketAddr, std::thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().expect("an address");
+    let serving = std::thread::spawn(move || {
+        let mut asked = Vec::new();
+        for answer in answers {
+            let mut stream = loop {
+                match listener.accept() {
+                    Ok((stream, _)) => break stream,
+                    Err(_) if ended.load(SeqCst) => return asked,
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            };
+            stream.set_nonblocking(false).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            let (mut request, mut byte) = (Vec::new(), [0]);
+            while !request.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                request.push(byte[0]);
+            }
+            let head = String::from_utf8(request).unwrap().to_ascii_lowercase();
+            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+            let mut body = vec![0; length.unwrap_or(0)];
+            stream.read_exact(&mut body).unwrap();
+            asked.push(head);
+            _ = stream.write_all(&answer);
+        }
+        asked
+    });
+    (address, serving)
+}
+
+fn answer(head: &str, body: &[u8]) -> Vec<u8> {
+    [format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes(), body].concat()
+}
+
+fn sized(head: &str, body: &[u8]) -> Vec<u8> {
+    answer(&format!("{head}\r\nContent-Length: {}", body.len()), body)
+}
+
+/// Runs a command against a scripted unit; its exit code, what it said, and what the unit was asked.
+fn against(answers: Vec<Vec<u8>>, arguments: &[&str]) -> (Option<i32>, String, Vec<String>) {
+    let ended = Arc::new(AtomicBool::new(false));
+    let (address, serving) = scripted(answers, Arc::clone(&ended));
+    let cell = format!("http://{address}/c/");
+    let arguments: Vec<String> = arguments.iter().map(|word| word.replace("CELL/", &cell)).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let output = process::run("cellexport", &arguments, &[("CELLEXPORT_TOKEN".to_owned(), TOKEN.to_owned())]);
+    ended.store(true, SeqCst);
+    let said = [output.stderr, output.stdout].concat();
+    (output.status.code(), String::from_utf8(said).unwrap(), serving.join().unwrap())
+}
+
+fn field<'a>(request: &'a str, name: &str) -> Option<&'a str> {
+    request.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+#[test]
+fn what_fails_for_a_passing_reason_is_tried_again_and_words_of_a_unit_stay_words() {
+    let id = "0192f0c1-7f0e-7a55-b3a1-3f3e1f7d2f10";
+    let job = |state: &str, error: &str| {
+        let job = format!(r#"{{"id":"{id}","kind":"export","name":"one","state":"{state}","error":{error}}}"#);
+        sized("200 OK", job.as_bytes())
+    };
+    let error = r#"{"code":"PR500-SV-0000","message":{"lang":"en","value":"gone\u001b[2J\u202e\nand"}}"#;
+    let link = format!("Link: <http://elsewhere.example/x/jobs/{id}>; rel=\"monitor\"");
+    let answers = vec![
+        sized("503 Service Unavailable\r\nRetry-After: 0", b"{}"),
+        Vec::new(),
+        sized(&format!("202 Accepted\r\n{link}"), b""),
+        job("running", "null"),
+        sized("503 Service Unavailable\r\nRetry-After: 0", b""),
+        job("failed", error),
+    ];
+    let (code, said, asked) = against(answers, &["export", "CELL/", "--wait"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("cellexport: PR500-SV-0000 gone\\u{1b}[2J\\u{202e}\\nand"), "{said}");
+    assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+    let key = field(&asked[0], "idempotency-key").expect("a key");
+    assert!(key.len() == 38 && asked[..3].iter().all(|r| field(r, "idempotency-key") == Some(key)), "{asked:?}");
+    assert!(asked[3..].iter().all(|r| r.starts_with(&format!("get /c/__export/jobs/{id} "))), "{asked:?}");
+    assert!(asked.iter().all(|r| field(r, "authorization").is_some()), "{asked:?}");
+    assert_eq!(field(&asked[3], "prefer"), Some("wait=1"));
+    // What is refused for good is sent once, and what leads elsewhere is not followed.
+    let (code, said, _) =
+        against(vec![sized("302 Found\r\nLocation: http://elsewhere.example/", b"")], &["list", "CELL/"]);
+    assert_eq!(code, Some(1), "{said}");
+    let busy = br#"{"code":"PR409-CM-0002","message":{"lang":"en","value":"busy"}}"#;
+    let (code, said, _) = against(vec![sized("409 Conflict", busy)], &["export", "CELL/"]);
+    assert!(code == Some(6) && said.starts_with("cellexport: PR409-CM-0002 busy; look with: "), "{said}");
+}
+
+#[test]
+fn a_download_that_breaks_off_goes_on_and_one_that_is_replaced_begins_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("got.zip");
+    let shown = file.display().to_string();
+    // SHA-256 of `0123456789`.
+    let digest = "Repr-Digest: sha-256=:hNiYd/DUBB77a/kaFvAkjy/Vc+avBcGflr7bn4gveII=:";
+    let whole = |tag: &str| format!("200 OK\r\nETag: \"{tag}\"\r\n{digest}\r\nContent-Length: 10");
+    let rest = |from: usize| format!("206 Partial Content\r\nETag: \"b\"\r\nContent-Range: bytes {from}-9/10");
+    let answers = vec![
+        answer(&whole("a"), b""),
+        // Another one by now.
+        answer(&whole("b"), b"x"),
+        answer(&whole("b"), b""),
+        answer(&whole("b"), b"0123"),
+        sized(&rest(4), b"456789"),
+    ];
+    let (code, said, asked) = against(answers, &["download", "CELL/", "one", &shown]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"0123456789");
+    assert_eq!((field(&asked[4], "range"), field(&asked[4], "if-range")), (Some("bytes=4-"), Some("\"b\"")));
+    assert!(asked[0].starts_with("head ") && field(&asked[3], "range").is_none(), "{asked:?}");
+}
+
+#[test]
+fn a_remote_snapshot_that_is_replaced_while_it_is_read_is_an_error() {
+    // The end of an archive whose directory lies before what is read first.
+    let (size, tail) = (200_000u32, 65_536);
+    let mut end = vec![0; tail - 22];
+    end.extend_from_slice(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+    end.extend_from_slice(&(size - 22 - 10).to_le_bytes());
+    end.extend_from_slice(&10u32.to_le_bytes());
+    end.extend_from_slice(&[0, 0]);
+    let part = |tag: &str, from: usize, to: usize| {
+        format!("206 Partial Content\r\nETag: \"{tag}\"\r\nContent-Range: bytes {from}-{to}/{size}")
+    };
+    let first = sized(&part("a", size as usize - tail, size as usize - 1), &end);
+    let whole = answer(&format!("200 OK\r\nETag: \"b\"\r\nContent-Length: {size}"), b"PK");
+    let (code, said, asked) = against(vec![first.clone(), whole], &["ls", "CELL/__snapshot/x.zip"]);
+    assert!(code == Some(6) && said.contains("was replaced while it was read"), "{said}");
+    assert_eq!((field(&asked[1], "if-range"), field(&asked[1], "range")), (Some("\"a\""), Some("bytes=10-65545")));
+    let other = sized(&part("b", 10, 65_545), &vec![0; 65_536]);
+    let (code, said, _) = against(vec![first, other], &["cat", "CELL/__snapshot/x.zip", "y"]);
+    assert!(code == Some(6) && said.contains("was replaced while it was read"), "{said}");
 }

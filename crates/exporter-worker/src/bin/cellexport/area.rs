@@ -170,10 +170,9 @@ pub(crate) fn upload(
             Err(failure) => (failure, None),
         };
         if failure.exit != Exit::Unavailable || attempt >= client.tries() {
-            return Err(match failure.exit {
-                Exit::Conflict if !force => failure.next("a file of that name may be there; --force replaces it"),
-                _ => failure,
-            });
+            let may_be_there = failure.exit == Exit::Conflict && !force;
+            let next = "a file of that name may be there; --force replaces it";
+            return Err(if may_be_there { failure.next(next) } else { failure });
         }
         client.pause(attempt, asked, &failure);
     };

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -38,10 +39,10 @@ pub(crate) struct Everywhere {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Longest wait for a connection and for the next piece of an answer, in seconds.
-    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=limits::TIMEOUT_MAX.as_secs()))]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds())]
     pub(crate) timeout: Option<u64>,
     /// How often a request is sent at most when the server or the network is not there.
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::TRIES_MAX)))]
+    #[arg(long, global = true, value_name = "N", value_parser = up_to(limits::TRIES_MAX))]
     pub(crate) tries: Option<u32>,
     /// Print one JSON document, and no progress.
     #[arg(long, global = true)]
@@ -49,6 +50,14 @@ pub(crate) struct Everywhere {
     /// Print no progress and no remarks.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+}
+
+fn seconds() -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::new().range(1..=limits::TIMEOUT_MAX.as_secs())
+}
+
+fn up_to(most: u32) -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(1..=i64::from(most))
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,7 +105,7 @@ pub(crate) enum Command {
         /// The cell.
         cell: String,
         /// How many.
-        #[arg(long, value_name = "N", default_value_t = limits::JOBS, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::JOBS_MAX)))]
+        #[arg(long, value_name = "N", default_value_t = limits::JOBS, value_parser = up_to(limits::JOBS_MAX))]
         limit: u32,
     },
     /// Download a snapshot; goes on where an earlier try ended, and verifies the digest.

@@ -168,7 +168,8 @@ impl Client {
         }
         let built = builder.body(body).map_err(|e| Failure::new(Exit::Usage, format!("{}: {e}", request.url)))?;
         let sending = self.timeout + Duration::from_secs(length / limits::UPLOAD_RATE);
-        let answering = self.timeout + request.held;
+        // What was sent may have to be written to a disk before there is an answer.
+        let answering = self.timeout + request.held + Duration::from_secs(length / limits::DISK_RATE);
         let configured = self
             .agent
             .configure_request(built)

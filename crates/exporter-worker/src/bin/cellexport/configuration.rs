@@ -63,7 +63,7 @@ impl Configuration {
         let token = if let Some(path) = &given.token_file {
             Some(token_of(path)?)
         } else if let Some(token) = environment("CELLEXPORT_TOKEN")? {
-            Some(SecretString::from(token))
+            Some(SecretString::from(token.trim()))
         } else if let Some(path) = environment("CELLEXPORT_TOKEN_FILE")? {
             Some(token_of(Path::new(&path))?)
         } else {

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -266,7 +266,9 @@ impl Part {
         let (path, note) = (beside(to, ".part"), beside(to, ".part.etag"));
         let cannot = |error: io::Error| Failure::cannot(format!("write {}", path.display()), error);
         loop {
-            let opening = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+            // All that somebody has is nobody else's business.
+            let opening =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
             let file = opening.map_err(cannot)?;
             match file.try_lock() {
                 Ok(()) => {}

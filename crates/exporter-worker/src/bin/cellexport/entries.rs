@@ -81,24 +81,31 @@ pub(crate) fn ls(client: &Client, configuration: &Configuration, name: &str) -> 
     let mut snapshot = Snapshot::open(name, client, configuration)?;
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let json = configuration.output.json;
-    let mut begun = false;
+    let (mut begun, mut unwritten) = (false, None);
     let listed = (|| -> Result<(), ZipError> {
         let mut zip = ZipIterable::try_new(&mut snapshot.file, FROM_THE_BEGINNING)?;
         for entry in zip.files()? {
             let entry = entry?;
             let name = String::from_utf8_lossy(entry.name_raw());
-            if json {
+            let line = if json {
                 let (size, compressed, crc32) =
                     (entry.size(), entry.compressed_size(), format!("{:08x}", entry.crc32()));
                 let document = json!({ "name": name, "size": size, "compressed_size": compressed, "crc32": crc32 });
-                write!(stdout, "{}{}", if begun { ",\n" } else { "{\"entries\":[\n" }, json_text(&document))?;
+                format!("{}{}", if begun { ",\n" } else { "{\"entries\":[\n" }, json_text(&document))
             } else {
-                writeln!(stdout, "{:>14}  {}", entry.size(), shown(&name))?;
+                format!("{:>14}  {}\n", entry.size(), shown(&name))
+            };
+            if let Err(error) = stdout.write_all(line.as_bytes()) {
+                unwritten = Some(error);
+                break;
             }
             begun = true;
         }
         Ok(())
     })();
+    if let Some(error) = unwritten {
+        return Err(cannot_write(error));
+    }
     listed.map_err(|error| snapshot.broken(error))?;
     if json {
         let end = if begun { "\n]}\n" } else { "{\"entries\":[]}\n" };

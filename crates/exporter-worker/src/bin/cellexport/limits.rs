@@ -26,6 +26,8 @@ pub(crate) const LINE: Duration = Duration::from_secs(2);
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// An upload must be sent at this rate on the whole, in bytes per second: the services ask for no less.
 pub(crate) const UPLOAD_RATE: u64 = 64 << 10;
+/// A server writes what it was sent to its disk at this rate before it answers.
+pub(crate) const DISK_RATE: u64 = 8 << 20;
 /// A download must arrive at this rate on the whole.
 pub(crate) const DOWNLOAD_RATE: u64 = 16 << 10;
 

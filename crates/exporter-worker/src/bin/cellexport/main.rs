@@ -50,10 +50,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
     // These need no configuration, and must not mind a wrong one.
-    match &arguments.command {
-        Command::Completions { shell } => return completions(*shell),
-        Command::Man { command } => return man(command.as_deref()),
-        _ => {}
+    if let Command::Completions { shell } = &arguments.command {
+        return completions(*shell);
+    }
+    if let Command::Man { command } = &arguments.command {
+        return man(command.as_deref());
     }
     interrupt::listen()?;
     let configuration = Configuration::read(&arguments.everywhere)?;

@@ -51,7 +51,8 @@ impl Scene<'_> {
         let answer = self.client.send(&Request::order(&url, &body)).map_err(|failure| match failure.exit {
             Exit::Conflict => failure.next(format!("look with: {jobs}")),
             Exit::Unavailable => failure.next(format!("look whether it was accepted with: {jobs}")),
-            _ => failure,
+            Exit::Other | Exit::Usage | Exit::JobFailed | Exit::NotFound | Exit::NotAllowed => failure,
+            Exit::Faulty | Exit::Interrupted => failure,
         })?;
         let Some(id) = job::monitored(&answer) else {
             let status = self.command("status");
@@ -82,7 +83,11 @@ impl Scene<'_> {
         let mut progress = Progress::new(self.output());
         interrupt::means(if cancel_on_interrupt {
             let (client, url) = (self.client.clone(), url.clone());
-            Interruption::Cancel(Box::new(move || cancel_at(&client, &url).map(|_| ())))
+            Interruption::Cancel(Box::new(move || match cancel_at(&client, &url) {
+                // It has ended by itself; whoever waits for it learns how.
+                Err(failure) if failure.exit == Exit::Conflict => Ok(()),
+                told => told.map(|_| ()),
+            }))
         } else {
             let status = self.command(&format!("status {id} --wait"));
             Interruption::Leave(format!("the {} goes on; come back with: {status}", kind.name()))
@@ -191,10 +196,10 @@ impl Scene<'_> {
             false => self.look(job.kind(), job.id())?,
         };
         self.output().result(&[job.line()], &job.document)?;
-        match job.state() {
-            State::Cancelled => Ok(()),
-            state => Err(Failure::new(Exit::Conflict, format!("it was too late: the job has {}", state.name()))),
+        if job.state() == State::Cancelled {
+            return Ok(());
         }
+        Err(Failure::new(Exit::Conflict, format!("it was too late: the job has {}", job.state().name())))
     }
 
     fn active(&self) -> Result<Job, Failure> {
