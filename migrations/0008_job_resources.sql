@@ -3,6 +3,7 @@
 ALTER TABLE job
   ADD COLUMN revision         bigint NOT NULL DEFAULT 1,
   ADD COLUMN share            double precision NOT NULL DEFAULT 0 CHECK (share >= 0 AND share <= 1),
+  ADD COLUMN remaining        double precision CHECK (remaining >= 0),
   ADD COLUMN percent          smallint NOT NULL DEFAULT 0 CHECK (percent BETWEEN 0 AND 99),
   ADD COLUMN attempt_at       timestamptz,
   ADD COLUMN heartbeat_at     timestamptz,
@@ -11,6 +12,7 @@ ALTER TABLE job
   ADD CONSTRAINT job_idempotency_is_whole CHECK ((idempotency_key IS NULL) = (idempotency_body IS NULL));
 COMMENT ON COLUMN job.revision IS '+1 whenever something changes that a client can see: the ETag of the job and the id of its events.';
 COMMENT ON COLUMN job.share IS 'How much of its work the current attempt has done, 0 to 1.';
+COMMENT ON COLUMN job.remaining IS 'Seconds that the current attempt still takes, as its worker foretold them at progress_at.';
 COMMENT ON COLUMN job.percent IS 'The largest share of any attempt, in percent: what clients are shown never falls.';
 COMMENT ON COLUMN job.attempt_at IS 'When the current attempt began.';
 COMMENT ON COLUMN job.heartbeat_at IS 'The last sign of life of the current attempt.';

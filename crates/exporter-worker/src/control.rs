@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use model::job::{Amount, Progress, Written};
 use model::limits;
@@ -39,7 +40,8 @@ pub struct Control(Arc<Inner>);
 struct Inner {
     stop: CancellationToken,
     reason: OnceLock<StopReason>,
-    whole: OnceLock<Whole>,
+    /// And when it was known.
+    whole: OnceLock<(Whole, Instant)>,
     documents: AtomicU64,
     files: AtomicU64,
     bytes: AtomicU64,
@@ -78,7 +80,7 @@ impl Control {
 
     /// Says what there is to do, once it is known.
     pub fn set_whole(&self, whole: Whole) {
-        let _ = self.0.whole.set(whole);
+        let _ = self.0.whole.set((whole, Instant::now()));
     }
 
     /// Counts what was written: documents with their bytes, or contents with theirs.
@@ -109,12 +111,10 @@ impl Control {
             files: self.0.files.load(Relaxed),
             bytes: self.0.bytes.load(Relaxed),
         };
-        match self.0.whole.get() {
-            None => Progress { done, ..Progress::default() },
-            Some(Whole::Snapshot(bytes)) => {
-                Progress::of_import(done, Some(Amount { bytes: *bytes, ..Amount::default() }))
-            }
-            Some(Whole::Cell(total)) => {
+        let Some((whole, since)) = self.0.whole.get() else { return Progress { done, ..Progress::default() } };
+        let progress = match whole {
+            Whole::Snapshot(bytes) => Progress::of_import(done, Some(Amount { bytes: *bytes, ..Amount::default() })),
+            Whole::Cell(total) => {
                 let document_bytes = self.0.document_bytes.load(Relaxed).min(done.bytes);
                 let written = Written {
                     documents: done.documents,
@@ -124,6 +124,7 @@ impl Control {
                 };
                 written.progress(Some(*total))
             }
-        }
+        };
+        progress.after(since.elapsed())
     }
 }

@@ -34,7 +34,7 @@ pub async fn keep(url: SecretString, settings: JobSettings, fence: Fence, contro
             _ = tick.tick() => {}
             _ = look.tick() => {
                 // A beat looks, too.
-                let news = reported.1.elapsed() >= limits::PROGRESS && control.progress() != reported.0;
+                let news = reported.1.elapsed() >= limits::PROGRESS && control.progress().done != reported.0.done;
                 if !news {
                     look_for_cancellation(&mut connection, &fence, &control).await;
                     continue;

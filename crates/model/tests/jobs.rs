@@ -196,11 +196,16 @@ async fn progress_only_grows_within_an_attempt_and_starts_anew_with_the_next(poo
     let mut connection = pool.acquire().await.expect("a connection");
     let amount = |n| Amount { documents: n, files: n, bytes: n };
     for (reported, expected) in [(5, 5), (3, 5), (9, 9)] {
-        let progress = Progress { done: amount(reported), total: Some(amount(10)), share: reported as f64 / 10.0 };
+        let progress = Progress {
+            done: amount(reported),
+            total: Some(amount(10)),
+            share: reported as f64 / 10.0,
+            remaining: None,
+        };
         jobs::beat(&mut connection, &fence, HOUR, &progress).await.expect("works").expect("owned");
         let view = jobs::active(&mut connection, &cell()).await.expect("works").expect("active");
         let share = expected as f64 / 10.0;
-        assert_eq!(view.progress, Progress { done: amount(expected), total: Some(amount(10)), share });
+        assert_eq!(view.progress, Progress { done: amount(expected), total: Some(amount(10)), share, remaining: None });
         assert_eq!(u64::from(view.percent), expected * 10);
     }
     jobs::requeue(&mut connection, &fence, Duration::ZERO, false, None).await.expect("works");

@@ -314,18 +314,16 @@ struct Outlook {
     end: Option<DateTime<Utc>>,
 }
 
-/// How fast an attempt is, and when it ends if the rest takes as long for its share as what is behind it. By the times at
-/// which it reported: between two reports nothing is known.
+/// How fast an attempt is, and when it ends. By the time at which it reported: between two reports nothing is known.
 fn outlook(job: &JobResource) -> Option<Outlook> {
     let (begun, reported) = (job.attempt_at?, job.progress_at?);
     let elapsed = (reported - begun).num_microseconds().filter(|micros| *micros > 0)? as f64;
     let rate = (job.done.bytes as f64 / elapsed * 1e6) as u64;
-    let end = (job.share > 0.0).then(|| {
-        let left = elapsed * (1.0 - job.share) / job.share;
-        let left = chrono::Duration::microseconds(left.min(i64::MAX as f64 / 4.0) as i64);
+    let end = job.remaining.and_then(|left| {
+        let left = chrono::Duration::microseconds((left * 1e6) as i64);
         reported.checked_add_signed(left).map(|end| end.max(job.read_at))
     });
-    Some(Outlook { rate, end: end.flatten() })
+    Some(Outlook { rate, end })
 }
 
 fn time(time: DateTime<Utc>) -> String {

@@ -56,8 +56,8 @@ pub struct JobResource {
     pub queue_position: Option<i64>,
     /// How far any attempt was, in percent.
     pub percent: u8,
-    /// How far the current attempt is, 0 to 1.
-    pub share: f64,
+    /// Seconds that the current attempt still takes, as foretold at `progress_at`.
+    pub remaining: Option<f64>,
     /// Done by the current attempt.
     pub done: Amount,
     /// In the end, once it was counted.
@@ -103,7 +103,7 @@ pub async fn many(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Job
         r#"
         SELECT j.id AS "id!", j.cell_id AS "cell_id!", j.kind AS "kind!", j.state::text AS "state!",
                j.revision AS "revision!", j.attempt AS "attempt!", j.name AS "name!",
-               j.cancel_requested AS "cancel_requested!", j.percent AS "percent!", j.share AS "share!",
+               j.cancel_requested AS "cancel_requested!", j.percent AS "percent!", j.remaining,
                j.done_documents AS "done_documents!", j.done_files AS "done_files!", j.done_bytes AS "done_bytes!",
                j.total_documents, j.total_files, j.total_bytes, j.accepted_at AS "accepted_at!", j.started_at,
                j.attempt_at, j.heartbeat_at, j.progress_at, j.finished_at, j.error, j.result, j.blob_size, j.blob_sha256,
@@ -143,7 +143,7 @@ pub async fn many(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Job
                 cancel_requested: row.cancel_requested,
                 queue_position: row.queue_position,
                 percent: row.percent as u8,
-                share: row.share,
+                remaining: row.remaining,
                 done: amount(row.done_documents, row.done_files, row.done_bytes),
                 total,
                 accepted_at: row.accepted_at,

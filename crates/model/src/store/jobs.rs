@@ -443,7 +443,7 @@ pub async fn claim(
         SET state = 'running', attempt = j.attempt + 1, lease_owner = $2,
             lease_until = clock_timestamp() + make_interval(secs => $3),
             started_at = coalesce(j.started_at, clock_timestamp()), attempt_at = clock_timestamp(),
-            heartbeat_at = clock_timestamp(), progress_at = clock_timestamp(), share = 0,
+            heartbeat_at = clock_timestamp(), progress_at = clock_timestamp(), share = 0, remaining = NULL,
             done_documents = 0, done_files = 0, done_bytes = 0,
             total_documents = NULL, total_files = NULL, total_bytes = NULL
         FROM (
@@ -505,7 +505,7 @@ pub async fn beat(
             done_bytes = greatest(done_bytes, $7),
             total_documents = coalesce($8, total_documents), total_files = coalesce($9, total_files),
             total_bytes = coalesce($10, total_bytes),
-            share = greatest(share, $11), percent = greatest(percent, $12)
+            share = greatest(share, $11), percent = greatest(percent, $12), remaining = $13
         WHERE id = $1 AND state = 'running' AND attempt = $2 AND lease_owner = $3
         RETURNING cancel_requested, clock_timestamp() > deadline_at AS "past_deadline!"
         "#,
@@ -520,7 +520,8 @@ pub async fn beat(
         progress.total.map(|t| t.files as i64),
         progress.total.map(|t| t.bytes as i64),
         progress.share,
-        i16::from(progress.percent())
+        i16::from(progress.percent()),
+        progress.remaining.map(|remaining| remaining.as_secs_f64())
     )
     .fetch_optional(connection)
     .await
@@ -1022,6 +1023,7 @@ impl Row {
                 done: amount(self.done_documents, self.done_files, self.done_bytes),
                 total,
                 share: self.share,
+                remaining: None,
             },
             percent: self.percent as u8,
             blob_key: self.blob_key,
