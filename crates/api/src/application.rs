@@ -54,8 +54,10 @@ impl Application {
         tokio::spawn(housekeeping::reap(pool.clone(), settings.jobs.clone(), ring(ringer.clone())));
         let readiness = Readiness::default();
         if let Some(listen) = settings.internal.listen {
+            let recorded = internal::record("api")?;
             watch(&readiness, &pool, &area, &ringer);
-            let port = internal::serve(listen, readiness.clone()).context("INTERNAL_LISTEN")?;
+            tokio::spawn(housekeeping::measure(pool.clone()));
+            let port = internal::serve(listen, readiness.clone(), recorded).context("INTERNAL_LISTEN")?;
             tracing::info!(port, "the internal port is open");
         }
         let draining = CancellationToken::new();
@@ -132,6 +134,6 @@ impl Application {
 fn watch(readiness: &Readiness, pool: &PgPool, area: &SnapshotArea, ringer: &doorbell::Ringer) {
     let (pool, area, ringer) = (pool.clone(), area.clone(), ringer.clone());
     readiness.watch("database", true, move || store::look(pool.clone()));
-    readiness.watch("snapshots", true, internal::space(move || area.free()));
+    readiness.watch("snapshots", true, internal::space("snapshots", move || area.free()));
     readiness.watch("broker", false, move || internal::connection(ringer.is_connected()));
 }

@@ -3,11 +3,14 @@
 //! The order is Personium's, with one difference on purpose: credentials come before the existence of a snapshot file,
 //! so that an outsider cannot tell which names exist.
 
+use std::cell::Cell;
+use std::time::Instant;
+
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use model::cell::CellName;
 use model::error_code::ErrorCode;
-use model::store;
+use model::{metrics, store};
 use tracing::Instrument;
 
 use crate::auth::{CellRoot, UnitMaster};
@@ -24,28 +27,43 @@ pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload
     let incoming = Incoming::read(&request);
     let key = request_key::for_log(incoming.request_key.as_ref());
     let span = tracing::info_span!("request", request.key = key, method = incoming.method, path = incoming.path);
-    let outcome = process(&state, &incoming, &mut payload).instrument(span.clone()).await;
+    let (begun, route) = (Instant::now(), Cell::new("none"));
+    let outcome = process(&state, &incoming, &mut payload, &route).instrument(span.clone()).await;
     let mut response = outcome.unwrap_or_else(|error| error.response(&incoming.headers, &state.unit));
     cors::finish(&mut response, &incoming.headers);
+    let (method, status) = (routes::method_name(&incoming.method), response.status().as_u16());
+    metrics::answered(route.get(), method, status, begun.elapsed().as_secs_f64());
     let _span = span.entered();
     tracing::info!(status = response.status().as_u16(), "answered");
     let line = request.conn_data::<slow_reader::Line>();
     slow_reader::watch(unread::keep(payload, response), line, state.download_window)
 }
 
-async fn process(state: &State, request: &Incoming, payload: &mut Payload) -> Result<HttpResponse, ApiError> {
+/// The common processing. Says which route it is as soon as it is known.
+async fn process(
+    state: &State,
+    request: &Incoming,
+    payload: &mut Payload,
+    route: &Cell<&'static str>,
+) -> Result<HttpResponse, ApiError> {
     if request.wire_method == "OPTIONS" && !request.headers.contains_key("authorization") {
         return Ok(cors::options(cors::ALL_METHODS));
     }
     media_type::check_accept_is_ascii(&request.headers)?;
     request_key::check(request.request_key.as_ref())?;
     match routes::target(request, &state.unit)? {
-        Target::Cell { name, segments } => cell(state, request, payload, name, &segments).await,
+        Target::Cell { name, segments } => {
+            route.set(routes::cell_route(&segments));
+            cell(state, request, payload, name, &segments).await
+        }
         Target::Description => match request.method.as_str() {
             "GET" | "HEAD" => Ok(openapi::answer(&state.unit)),
             _ => Err(ErrorCode::MethodNotAllowed.into()),
         },
-        Target::Unit(segments) => unit(state, request, payload, &segments).await,
+        Target::Unit(segments) => {
+            route.set("/__ctl");
+            unit(state, request, payload, &segments).await
+        }
         Target::Page(file) => match request.method.as_str() {
             "GET" | "HEAD" => Ok(page::answer(file, request)),
             _ => Err(ErrorCode::MethodNotAllowed.into()),

@@ -205,6 +205,30 @@ fn import(method: &str, kind: JobKind) -> Result<Action, ErrorCode> {
     }
 }
 
+/// The route of a path below a cell, as metrics name it: few, whatever clients ask for.
+pub(crate) fn cell_route(segments: &[String]) -> &'static str {
+    match segments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["__export"] => "/__export",
+        ["__export", "ui", ..] => "/__export/ui",
+        ["__import"] => "/__import",
+        ["__import", "dry-run"] => "/__import/dry-run",
+        ["__export" | "__import", "jobs"] => "/jobs",
+        ["__export" | "__import", "jobs", _] => "/jobs/{id}",
+        ["__export" | "__import", "jobs", _, "events"] => "/jobs/{id}/events",
+        ["__snapshot"] => "/__snapshot",
+        ["__snapshot", _] => "/__snapshot/{file}",
+        _ => "none",
+    }
+}
+
+/// A method as metrics name it.
+pub(crate) fn method_name(method: &str) -> &'static str {
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"]
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
+}
+
 /// The route table of the unit: finds what a method means for the path below `__ctl`.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use model::error_chain::Chain;
 use model::limits;
+use model::metrics;
 use model::store::StoreError;
 use model::store::job_resources::{self, JobResource};
 use sqlx::PgPool;
@@ -53,6 +54,7 @@ impl Watch {
     pub(crate) fn follow(&self, job: Uuid) -> Option<Following> {
         let permit = Arc::clone(&self.0.clients).try_acquire_owned().ok()?;
         let changes = self.jobs(|jobs| jobs.entry(job).or_insert_with(|| watch::Sender::new(None)).subscribe());
+        metrics::waiting(1.0);
         Some(Following { job, watch: self.clone(), changes: Some(changes), _permit: permit })
     }
 
@@ -139,6 +141,7 @@ impl Following {
 impl Drop for Following {
     fn drop(&mut self) {
         self.changes = None;
+        metrics::waiting(-1.0);
         self.watch.jobs(|jobs| {
             if jobs.get(&self.job).is_some_and(|sender| sender.receiver_count() == 0) {
                 jobs.remove(&self.job);

@@ -10,6 +10,7 @@ use model::error_code::{ErrorBody, ErrorCode};
 use model::failpoint;
 use model::job::{Amount, JobState, backoff};
 use model::limits;
+use model::metrics;
 use model::settings::JobSettings;
 use model::store::jobs::{self, Claim, FinishedBlob, ImportSource, NewContents, Requeued, Work};
 use model::store::{self, StoreError, cells, generations};
@@ -67,8 +68,11 @@ impl<S: CellSource + Clone> Attempts<S> {
 
     async fn run_in_span(&self, claim: Claim, token: Uuid, shutdown: CancellationToken) {
         let begun = Instant::now();
-        let kind = claim.work.kind().name();
-        tracing::info!(kind, "job begins");
+        let kind = claim.work.kind();
+        if claim.fence.attempt == 1 {
+            metrics::waited(kind, claim.waited);
+        }
+        tracing::info!(kind = kind.name(), "job begins");
         let control = Control::default();
         let beats = tokio::spawn(
             heartbeat::keep(self.database.clone(), self.jobs.clone(), claim.fence.clone(), control.clone())
@@ -86,9 +90,19 @@ impl<S: CellSource + Clone> Attempts<S> {
             (_, Settled::Lost) => tracing::warn!(seconds, "the job belongs to another attempt now, leaving it alone"),
             (Ok(done), Settled::Done(state)) => {
                 let Amount { documents, files, bytes } = done.amount();
-                tracing::info!(kind, seconds, bytes, documents, files, state, "job ends");
+                metrics::done(kind, done.amount());
+                metrics::took(kind, seconds);
+                tracing::info!(kind = kind.name(), seconds, bytes, documents, files, state, "job ends");
             }
             (Err(failure), Settled::Done(state)) => {
+                match failure.decision {
+                    Decision::Retry if state == JobState::Queued.name() => metrics::retried("retry"),
+                    Decision::Wait if state == JobState::Queued.name() => metrics::retried("wait"),
+                    Decision::Stop(StopReason::Shutdown) => {}
+                    Decision::Retry | Decision::Wait | Decision::Fail | Decision::Stop(_) => {
+                        metrics::took(kind, seconds);
+                    }
+                }
                 tracing::warn!(seconds, state, decision = ?failure.decision, error = %Chain(failure), "attempt failed");
             }
         }

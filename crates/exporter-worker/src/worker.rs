@@ -66,8 +66,9 @@ impl Worker {
         };
         let worker = Self { settings, pool, ringer, attempts, blobs, readiness: Readiness::default() };
         if let Some(listen) = worker.settings.internal.listen {
+            let recorded = internal::record("exporter-worker")?;
             worker.watch();
-            let port = internal::serve(listen, worker.readiness.clone()).context("INTERNAL_LISTEN")?;
+            let port = internal::serve(listen, worker.readiness.clone(), recorded).context("INTERNAL_LISTEN")?;
             tracing::info!(port, "the internal port is open");
         }
         Ok(worker)
@@ -78,8 +79,8 @@ impl Worker {
         let (pool, area, blobs, ringer) =
             (self.pool.clone(), self.attempts.area.clone(), self.blobs.clone(), self.ringer.clone());
         self.readiness.watch("database", true, move || store::look(pool.clone()));
-        self.readiness.watch("snapshots", true, internal::space(move || area.free()));
-        self.readiness.watch("blobs", true, internal::space(move || blobs.free()));
+        self.readiness.watch("snapshots", true, internal::space("snapshots", move || area.free()));
+        self.readiness.watch("blobs", true, internal::space("blobs", move || blobs.free()));
         self.readiness.watch("broker", false, move || internal::connection(ringer.is_connected()));
     }
 

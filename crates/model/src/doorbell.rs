@@ -16,10 +16,10 @@ use uuid::Uuid;
 
 use crate::error_chain::Chain;
 use crate::failpoint;
-use crate::limits;
 use crate::message::Doorbell;
 use crate::settings::BrokerSettings;
 use crate::topology::{ROUTING_KEY, Topology};
+use crate::{limits, metrics};
 
 /// Rings for jobs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -74,6 +74,9 @@ async fn supervise(
                 match published {
                     Ok(()) => return,
                     Err(error) => {
+                        if !matches!(error, BrokerError::Returned(_)) {
+                            metrics::published("failed");
+                        }
                         heal = matches!(error, BrokerError::Returned(_));
                         tracing::warn!(error = %Chain(&error), "lost the broker connection for publishing");
                     }
@@ -139,11 +142,16 @@ async fn publish(channel: &Channel, topology: &Topology, job: Uuid) -> Result<()
     match confirmation {
         Confirmation::Ack(None) => {
             tracing::debug!(job.id = %job, "rang");
+            metrics::published("confirmed");
             Ok(())
         }
-        Confirmation::Ack(Some(returned)) => Err(BrokerError::Returned(reason(&returned))),
+        Confirmation::Ack(Some(returned)) => {
+            metrics::published("returned");
+            Err(BrokerError::Returned(reason(&returned)))
+        }
         Confirmation::Nack(_) => {
             tracing::warn!(job.id = %job, "the broker's queue is full, the relay rings again");
+            metrics::published("refused");
             Ok(())
         }
         Confirmation::NotRequested => Err(BrokerError::NoConfirms),

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::error_chain::Chain;
 use crate::limits;
+use crate::metrics;
 use crate::settings::JobSettings;
 use crate::store::{StoreError, jobs};
 
@@ -65,6 +66,27 @@ pub async fn reap(pool: PgPool, settings: JobSettings, ring: impl Fn(Uuid)) {
                 contact_since = None;
                 complain(&mut healthy, "reaper", &error);
             }
+        }
+    }
+}
+
+/// Counts active jobs every [`limits::MEASURE`], for whoever measures. Never returns.
+pub async fn measure(pool: PgPool) {
+    let mut tick = ticker(limits::MEASURE);
+    let mut healthy = true;
+    loop {
+        tick.tick().await;
+        let counting = async {
+            let mut connection = pool.acquire().await.map_err(StoreError::doing("connect"))?;
+            jobs::count_active(&mut connection).await
+        };
+        match counting.await {
+            Ok(active) => {
+                healthy = true;
+                active.iter().for_each(|a| metrics::active(a.kind, a.queued, a.running, a.oldest));
+            }
+            // What is shown is old; that the database is away is shown, too.
+            Err(error) => complain(&mut healthy, "measuring", &error),
         }
     }
 }

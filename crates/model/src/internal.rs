@@ -1,5 +1,5 @@
 //! The internal port of a service: `/healthz` tells that the process lives, `/readyz` whether it can do its work, each
-//! dependency by name. For whoever runs the services; never to be reachable from outside.
+//! dependency by name, `/metrics` what it does, for Prometheus. For whoever runs the services; never to be reachable from outside.
 //!
 //! Dependencies are looked at in the background, so that probes cost the same however many there are.
 
@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::limits;
+use crate::{limits, metrics};
 
 /// What is known of a service's dependencies. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -73,6 +74,7 @@ impl Readiness {
             loop {
                 let state = timeout(limits::LOOK_TIMEOUT, look()).await.unwrap_or(State::Away);
                 inner.note(place, state);
+                metrics::up(name, state == State::Fine);
                 sleep(limits::LOOK).await;
             }
         });
@@ -120,6 +122,7 @@ pub async fn connection(is_there: bool) -> State {
 
 /// Looks whether there is space, in a thread: a dead mount hangs whoever asks it. One such thread at most.
 pub fn space(
+    area: &'static str,
     free: impl Fn() -> std::io::Result<u64> + Clone + Send + Sync + 'static,
 ) -> impl Fn() -> Pin<Box<dyn Future<Output = State> + Send>> + Send + Sync + 'static {
     let one_at_once = Arc::new(Semaphore::new(1));
@@ -132,24 +135,52 @@ pub fn space(
                 free()
             });
             match looking.await {
-                Ok(Ok(0)) => State::Full,
-                Ok(Ok(_)) => State::Fine,
+                Ok(Ok(bytes)) => {
+                    metrics::free(area, bytes);
+                    if bytes == 0 { State::Full } else { State::Fine }
+                }
                 Ok(Err(_)) | Err(_) => State::Away,
             }
         })
     }
 }
 
+/// What was recorded, for [`serve`]. From here on metrics are recorded in this process.
+///
+/// # Errors
+/// When they are already.
+pub fn record(service: &'static str) -> std::io::Result<PrometheusHandle> {
+    let buckets = |builder: PrometheusBuilder, name: &str, buckets| {
+        builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)
+    };
+    let builder = buckets(PrometheusBuilder::new(), metrics::HTTP, metrics::REQUEST_BUCKETS);
+    let builder = builder.and_then(|builder| buckets(builder, metrics::DURATION, metrics::JOB_BUCKETS));
+    let builder = builder.and_then(|builder| buckets(builder, metrics::QUEUE_WAIT, metrics::JOB_BUCKETS));
+    let recorded = builder.and_then(PrometheusBuilder::install_recorder).map_err(std::io::Error::other)?;
+    metrics::describe(service);
+    Ok(recorded)
+}
+
 /// Opens the port and answers in the background, until the process ends. Returns the port that was opened.
 ///
 /// # Errors
 /// When the address is taken.
-pub fn serve(listen: SocketAddr, readiness: Readiness) -> std::io::Result<u16> {
+pub fn serve(listen: SocketAddr, readiness: Readiness, recorded: PrometheusHandle) -> std::io::Result<u16> {
     let listener = TcpListener::bind(listen)?;
     let port = listener.local_addr()?.port();
+    let rendered = recorded.clone();
+    // Values wait in memory until somebody asks, or this puts them in order.
+    tokio::spawn(async move {
+        loop {
+            sleep(limits::MEASURE).await;
+            recorded.run_upkeep();
+        }
+    });
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(readiness.clone()))
+            .app_data(web::Data::new(rendered.clone()))
+            .route("/metrics", web::get().to(metrics_text))
             .route("/healthz", web::get().to(async || HttpResponse::Ok().body("ok\n")))
             .route("/readyz", web::get().to(ready))
     });
@@ -163,6 +194,10 @@ pub fn serve(listen: SocketAddr, readiness: Readiness) -> std::io::Result<u16> {
         .run();
     tokio::spawn(server);
     Ok(port)
+}
+
+async fn metrics_text(recorded: web::Data<PrometheusHandle>) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(recorded.render())
 }
 
 async fn ready(readiness: web::Data<Readiness>) -> HttpResponse {

@@ -27,6 +27,8 @@ pub mod doorbell;
 pub mod housekeeping;
 #[cfg(feature = "internal")]
 pub mod internal;
+#[cfg(feature = "postgres")]
+pub mod metrics;
 #[cfg(feature = "area")]
 pub mod snapshot_file;
 #[cfg(feature = "postgres")]

@@ -118,6 +118,8 @@ pub const DISK_RESERVE: u64 = 1 << 30;
 /// How much is written between two looks at the free space, and between two flushes to disk.
 pub const FLUSH_BYTES: u64 = 16 << 20;
 
+/// How often active jobs are counted for metrics, and recorded values are put in order.
+pub const MEASURE: Duration = Duration::from_secs(5);
 /// How often a service looks at what it depends on, for its internal port.
 pub const LOOK: Duration = Duration::from_secs(1);
 /// One such look.

@@ -18,6 +18,7 @@ use crate::error_code::{ErrorBody, ErrorCode};
 use crate::failpoint;
 use crate::job::{Amount, JobKind, JobState, Progress, Reaping};
 use crate::limits;
+use crate::metrics;
 use crate::snapshot_name::SnapshotName;
 
 /// Why a request was not accepted.
@@ -121,6 +122,8 @@ pub struct Claim {
     pub name: SnapshotName,
     /// Strikes so far.
     pub strikes: i32,
+    /// How long after the request.
+    pub waited: Duration,
 }
 
 /// What a claimed job asks for.
@@ -456,6 +459,7 @@ pub async fn claim(
         ) c
         WHERE j.id = c.id
         RETURNING j.id, j.attempt, j.cell_id, j.name, j.strikes, j.kind, j.source_key, j.source_ours,
+                  greatest(extract(epoch FROM clock_timestamp() - j.accepted_at), 0)::float8 AS "waited!",
                   (SELECT cell.name FROM cell WHERE cell.id = j.cell_id) AS cell_name
         "#,
         id,
@@ -479,6 +483,7 @@ pub async fn claim(
             },
             cell_name: row.cell_name,
             strikes: row.strikes,
+            waited: Duration::from_secs_f64(row.waited),
         })
     })
     .transpose()
@@ -601,6 +606,7 @@ pub async fn succeed(connection: &mut PgConnection, fence: &Fence, blob: &Finish
     }
     failpoint::reached("job.before_success");
     tx.commit().await.map_err(StoreError::doing("commit a finished job"))?;
+    metrics::ended(JobKind::Export, JobState::Succeeded);
     failpoint::reached("job.after_success");
     Ok(true)
 }
@@ -626,6 +632,7 @@ pub async fn succeed_import(
     }
     failpoint::reached("job.before_import");
     tx.commit().await.map_err(StoreError::doing("commit a finished import"))?;
+    metrics::ended(JobKind::Import, JobState::Succeeded);
     failpoint::reached("job.after_import");
     Ok(true)
 }
@@ -637,7 +644,11 @@ pub async fn succeed_dry_run(
     result: &str,
     done: Amount,
 ) -> Result<bool, StoreError> {
-    succeed_with_result(connection, fence, result, done).await
+    let succeeded = succeed_with_result(connection, fence, result, done).await?;
+    if succeeded {
+        metrics::ended(JobKind::DryRun, JobState::Succeeded);
+    }
+    Ok(succeeded)
 }
 
 async fn succeed_with_result(
@@ -696,11 +707,13 @@ pub async fn fail(
     .await
     .map_err(StoreError::doing("fail a job"))?;
     let Some(name) = failed else { return Ok(false) };
-    if kind(&name, fence.job)? == JobKind::Export {
+    let kind = kind(&name, fence.job)?;
+    if kind == JobKind::Export {
         show_error(&mut tx, fence.job, &error).await?;
     }
     failpoint::reached("job.before_failure");
     tx.commit().await.map_err(StoreError::doing("commit a failed job"))?;
+    metrics::ended(kind, state);
     failpoint::reached("job.after_failure");
     Ok(true)
 }
@@ -758,9 +771,10 @@ pub async fn cancel(connection: &mut PgConnection, cell: &CellId, id: Uuid) -> R
     .await
     .map_err(StoreError::doing("lock a job"))?;
     let Some(row) = row else { return Ok(Cancelling::Unknown) };
+    let kind = kind(&row.kind, id)?;
     let outcome = match state(&row.state, id)? {
         JobState::Queued => {
-            let locked = Locked { id, from: JobState::Queued, kind: kind(&row.kind, id)? };
+            let locked = Locked { id, from: JobState::Queued, kind };
             let error = ErrorCode::Cancelled.with(&[locked.kind.noun()]);
             locked.end(&mut tx, JobState::Cancelled, &error).await?;
             Cancelling::Cancelled
@@ -775,6 +789,9 @@ pub async fn cancel(connection: &mut PgConnection, cell: &CellId, id: Uuid) -> R
         ended @ (JobState::Succeeded | JobState::Failed | JobState::Cancelled) => Cancelling::AlreadyFinal(ended),
     };
     tx.commit().await.map_err(StoreError::doing("commit a cancellation"))?;
+    if outcome == Cancelling::Cancelled {
+        metrics::ended(kind, JobState::Cancelled);
+    }
     Ok(outcome)
 }
 
@@ -799,10 +816,17 @@ pub async fn reap(connection: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid
     .await
     .map_err(StoreError::doing("find lost jobs"))?;
     let mut reaped = Vec::with_capacity(rows.len());
+    let (mut ended, mut expired) = (Vec::new(), 0);
     for row in rows {
         let locked = Locked { id: row.id, from: state(&row.state, row.id)?, kind: kind(&row.kind, row.id)? };
         let noun = locked.kind.noun();
         let what = Reaping::decide(row.cancel_requested, row.past_deadline, row.strikes, row.max_strikes);
+        expired += u64::from(locked.from == JobState::Running);
+        match what {
+            Reaping::Cancel => ended.push((locked.kind, JobState::Cancelled)),
+            Reaping::PastDeadline | Reaping::OutOfStrikes => ended.push((locked.kind, JobState::Failed)),
+            Reaping::Requeue(_) => {}
+        }
         match what {
             Reaping::Cancel => {
                 locked.end(&mut tx, JobState::Cancelled, &ErrorCode::Cancelled.with(&[noun])).await?;
@@ -843,6 +867,8 @@ pub async fn reap(connection: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid
         failpoint::reached("reaper.before_commit");
     }
     tx.commit().await.map_err(StoreError::doing("commit a reaping"))?;
+    metrics::expired(expired);
+    ended.into_iter().for_each(|(kind, state)| metrics::ended(kind, state));
     Ok(reaped)
 }
 
@@ -952,6 +978,46 @@ pub async fn active_by_name(
     };
     let cell = cells::found(row.cell_id, name, row.owner, row.generation)?;
     Ok(Some((cell, job.map(Row::view).transpose()?)))
+}
+
+/// The active jobs of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Active {
+    /// What they do.
+    pub kind: JobKind,
+    /// How many wait.
+    pub queued: u64,
+    /// How many a worker has.
+    pub running: u64,
+    /// How long the oldest that waits has been waiting; zero when none does.
+    pub oldest: Duration,
+}
+
+/// Counts active jobs, of every kind.
+pub async fn count_active(connection: &mut PgConnection) -> Result<Vec<Active>, StoreError> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT kind, count(*) FILTER (WHERE state = 'queued') AS "queued!",
+               count(*) FILTER (WHERE state = 'running') AS "running!",
+               greatest(extract(epoch FROM clock_timestamp() - min(accepted_at) FILTER (WHERE state = 'queued')), 0)::float8
+                 AS "oldest!"
+        FROM job WHERE state IN ('queued', 'running')
+        GROUP BY kind
+        "#
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(StoreError::doing("count active jobs"))?;
+    let of = |kind: JobKind| {
+        let row = rows.iter().find(|row| row.kind == kind.name());
+        Active {
+            kind,
+            queued: row.map_or(0, |row| row.queued as u64),
+            running: row.map_or(0, |row| row.running as u64),
+            oldest: Duration::from_secs_f64(row.map_or(0.0, |row| row.oldest)),
+        }
+    };
+    Ok(JobKind::ALL.into_iter().map(of).collect())
 }
 
 /// Reads the last job of a kind that a cell had, whatever became of it.

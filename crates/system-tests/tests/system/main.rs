@@ -20,6 +20,7 @@ mod import_request;
 mod imports;
 mod isolation;
 mod job_resources;
+mod metrics;
 mod outages;
 mod page;
 mod propfind;
