@@ -407,6 +407,7 @@ mod tests {
             cell_name: None,
             name: SnapshotName::parse("n").expect("a name"),
             strikes: 0,
+            waited: Duration::ZERO,
         };
         let failure = attempts.work(&claim, Uuid::nil(), &Control::default()).await.expect_err("it panics");
         assert_eq!(failure.decision, Decision::Retry);
