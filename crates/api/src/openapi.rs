@@ -148,17 +148,27 @@ fn place(item: &mut Map<String, Value>, method: &str, operation: Value) {
 const CELL: &str = "^[a-zA-Z0-9][a-zA-Z0-9_-]{0,127}$";
 const NAME: &str = "^[a-zA-Z0-9_-]{1,192}$";
 
-/// What any request to a cell can be told.
-const CELL_ERRORS: &[ErrorCode] = &[
+/// What any request can be told.
+const COMMON_ERRORS: &[ErrorCode] = &[
     ErrorCode::UrlAuthority,
     ErrorCode::RequestKey,
-    ErrorCode::PathBasedUrl,
     ErrorCode::HeaderValue,
     ErrorCode::AuthorizationRequired,
     ErrorCode::TokenExpired,
     ErrorCode::AuthenticationScheme,
-    ErrorCode::BasicFormat,
     ErrorCode::TokenParse,
+    ErrorCode::UnknownUri,
+    ErrorCode::MethodNotAllowed,
+    ErrorCode::NotAcceptable,
+    ErrorCode::Unknown,
+    ErrorCode::DatastoreUnknown,
+    ErrorCode::DatastoreUnavailable,
+];
+
+/// What any request to a cell can be told besides.
+const CELL_ERRORS: &[ErrorCode] = &[
+    ErrorCode::PathBasedUrl,
+    ErrorCode::BasicFormat,
     ErrorCode::RefreshToken,
     ErrorCode::TokenSignature,
     ErrorCode::CookieAuthentication,
@@ -167,34 +177,11 @@ const CELL_ERRORS: &[ErrorCode] = &[
     ErrorCode::PrivilegeLacking,
     ErrorCode::ScopeLacking,
     ErrorCode::CellNotFound,
-    ErrorCode::UnknownUri,
-    ErrorCode::MethodNotAllowed,
-    ErrorCode::NotAcceptable,
-    ErrorCode::Unknown,
-    ErrorCode::DatastoreUnknown,
-    ErrorCode::DatastoreUnavailable,
     ErrorCode::KeysUnavailable,
 ];
 
-/// What any request to the unit can be told.
-const UNIT_ERRORS: &[ErrorCode] = &[
-    ErrorCode::UrlAuthority,
-    ErrorCode::RequestKey,
-    ErrorCode::HeaderValue,
-    ErrorCode::ODataKey,
-    ErrorCode::AuthorizationRequired,
-    ErrorCode::TokenExpired,
-    ErrorCode::AuthenticationScheme,
-    ErrorCode::TokenParse,
-    ErrorCode::UnitUserRequired,
-    ErrorCode::NoSuchEntitySet,
-    ErrorCode::UnknownUri,
-    ErrorCode::MethodNotAllowed,
-    ErrorCode::NotAcceptable,
-    ErrorCode::Unknown,
-    ErrorCode::DatastoreUnknown,
-    ErrorCode::DatastoreUnavailable,
-];
+/// What any request to the unit can be told besides.
+const UNIT_ERRORS: &[ErrorCode] = &[ErrorCode::ODataKey, ErrorCode::UnitUserRequired, ErrorCode::NoSuchEntitySet];
 
 /// What a request with a body can be told of it.
 const BODY_ERRORS: &[ErrorCode] =
@@ -237,6 +224,7 @@ impl Operation {
     }
 
     fn value(mut self) -> Value {
+        self.errors.extend(COMMON_ERRORS);
         self.parameters.push(header_parameter(
             "X-Personium-RequestKey",
             "Goes into the log, to find the request again.",

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::limits;
 
 /// States of a job, as stored. The transitions are in ARCHITECTURE.md, "States of a job".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum JobState {
     /// Waits for a worker, also between two attempts.
     Queued,
@@ -49,7 +52,8 @@ impl JobState {
 }
 
 /// What a job does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum JobKind {
     /// Cell to snapshot.
     Export,

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderName, LINK, X_CONTENT_TYPE_OPTIONS};
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -34,6 +34,8 @@ use crate::watch::Following;
 
 /// `Preference-Applied` (RFC 7240, section 3).
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+const NO_STORE: (HeaderName, &str) = (CACHE_CONTROL, "no-store");
 
 /// Path of a family's resource below its cell.
 fn resource(family: Family) -> &'static str {
@@ -74,7 +76,7 @@ pub(crate) async fn list(
         response.insert_header((LINK, format!("<{next}>; rel=\"next\"")));
     }
     let list = JobList { jobs: found.iter().map(|job| report(root, job)).collect(), next };
-    Ok(response.insert_header((CACHE_CONTROL, "no-store")).content_type("application/json").body(json(&list)?))
+    document(&mut response, &list)
 }
 
 /// Shows a job, now or, when the client would wait, when its state has changed.
@@ -93,14 +95,14 @@ pub(crate) async fn show(
     let tag = etag(&job);
     let known = request.header("if-none-match").is_some_and(|value| value == tag);
     let mut response = HttpResponse::build(if known { StatusCode::NOT_MODIFIED } else { StatusCode::OK });
-    response.insert_header((ETAG, tag)).insert_header((CACHE_CONTROL, "no-store"));
+    response.insert_header((ETAG, tag));
     if let Some(waited) = waited {
         response.insert_header((PREFERENCE_APPLIED, prefer::applied(waited)));
     }
     if known {
-        return Ok(response.finish());
+        return Ok(response.insert_header(NO_STORE).finish());
     }
-    Ok(response.content_type("application/json").body(json(&report(root, &job))?))
+    document(&mut response, &report(root, &job))
 }
 
 /// Ends a job early: 204 when it has ended so, 202 when its worker was told.
@@ -122,11 +124,8 @@ pub(crate) async fn cancel(state: &State, root: &CellRoot, family: Family, id: &
         Cancelling::Requested => {
             tracing::info!(job.id = %id, cell.name = %root.cell.name, "asked the worker to cancel the job");
             let job = find(state, root, family, id).await?;
-            Ok(HttpResponse::Accepted()
-                .insert_header((LINK, monitor(root, family, id)))
-                .insert_header((CACHE_CONTROL, "no-store"))
-                .content_type("application/json")
-                .body(json(&report(root, &job))?))
+            let mut response = HttpResponse::Accepted();
+            document(response.insert_header((LINK, monitor(root, family, id))), &report(root, &job))
         }
         Cancelling::AlreadyFinal(state) => Err(ApiError::with(ErrorCode::JobEnded, &[state.name()])),
         Cancelling::Unknown => Err(unknown()),
@@ -155,7 +154,7 @@ pub(crate) async fn events(
         Some(telling) => telling.next().await,
     });
     Ok(HttpResponse::Ok()
-        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header(NO_STORE)
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         // Proxies that gather what they pass on would make it useless.
         .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
@@ -253,17 +252,21 @@ pub(super) fn monitor(root: &CellRoot, family: Family, id: Uuid) -> String {
 
 /// The answer that shows a job which was waited for.
 pub(super) fn ended(root: &CellRoot, job: &JobResource, waited: Duration) -> Result<HttpResponse, ApiError> {
-    Ok(HttpResponse::Ok()
+    let mut response = HttpResponse::Ok();
+    response
         .insert_header((PREFERENCE_APPLIED, prefer::applied(waited)))
-        .insert_header((LINK, monitor(root, Family::of(job.kind), job.id)))
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .content_type("application/json")
-        .body(json(&report(root, job))?))
+        .insert_header((LINK, monitor(root, Family::of(job.kind), job.id)));
+    document(&mut response, &report(root, job))
 }
 
 /// A heartbeat changes the document and not the revision: a weak tag.
 fn etag(job: &JobResource) -> String {
     format!("W/\"{}\"", job.revision)
+}
+
+/// Answers with a document, which is another one soon.
+fn document(response: &mut HttpResponseBuilder, document: &impl Serialize) -> Result<HttpResponse, ApiError> {
+    Ok(response.insert_header(NO_STORE).content_type("application/json").body(json(document)?))
 }
 
 fn json(document: &impl Serialize) -> Result<String, ApiError> {

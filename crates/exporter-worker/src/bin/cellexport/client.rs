@@ -218,6 +218,15 @@ impl Answer {
         self.response.headers().get(name)?.to_str().ok()
     }
 
+    /// Of a partial answer: where it starts, and how long the whole is.
+    pub(crate) fn part(&self) -> Option<(u64, u64)> {
+        if self.status() != 206 {
+            return None;
+        }
+        let (range, total) = self.header("content-range")?.strip_prefix("bytes ")?.split_once('/')?;
+        Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
+    }
+
     /// Its strong entity tag.
     pub(crate) fn etag(&self) -> Option<String> {
         self.header("etag").filter(|etag| etag.starts_with('"')).map(str::to_owned)

@@ -133,7 +133,7 @@ fn fetch(
         }
         let answer = client.send_accepting(&request, &[416])?;
         let is_same = answer.etag() == about.etag;
-        let is_rest = answer.status() == 206 && starts_at(&answer) == Some((from, about.size));
+        let is_rest = answer.part() == Some((from, about.size));
         let is_whole = answer.status() == 200 && answer.header("content-length") == Some(&about.size.to_string());
         if !is_same || !(is_rest || is_whole) {
             return Ok(Fetched::Replaced);
@@ -153,12 +153,6 @@ fn fetch(
         }
     }
     Ok(Fetched::Whole)
-}
-
-/// Where a partial answer starts, and how long the whole is.
-fn starts_at(answer: &Answer) -> Option<(u64, u64)> {
-    let (range, total) = answer.header("content-range")?.strip_prefix("bytes ")?.split_once('/')?;
-    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
 }
 
 /// Takes the body of an answer; gives back what broke it off.

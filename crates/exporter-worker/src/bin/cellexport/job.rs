@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use indicatif::HumanBytes;
+pub(crate) use model::job::{JobKind as Kind, JobState as State};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -9,63 +10,6 @@ use uuid::Uuid;
 use crate::cell::Cell;
 use crate::client::{Answer, Client, Request, error_text};
 use crate::failure::{Exit, Failure};
-
-/// What a job does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
-    /// Writes a snapshot.
-    Export,
-    /// Makes the cell what a snapshot holds.
-    Import,
-    /// Finds out what an import would do.
-    DryRun,
-}
-
-impl Kind {
-    /// Its name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Export => "export",
-            Self::Import => "import",
-            Self::DryRun => "dry run",
-        }
-    }
-}
-
-/// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum State {
-    /// Waits for a worker.
-    Queued,
-    /// Has one.
-    Running,
-    /// Did what it had to.
-    Succeeded,
-    /// Did not.
-    Failed,
-    /// Was cancelled.
-    Cancelled,
-}
-
-impl State {
-    /// Nothing will happen any more.
-    pub(crate) fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
-    }
-
-    /// Its name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
 
 /// What is done, of how much.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -173,7 +117,7 @@ impl Job {
 
     /// The job in one line.
     pub(crate) fn line(&self) -> String {
-        let line = format!("{} {} {}: {}", self.kind().name(), self.name(), self.id(), self.progress());
+        let line = format!("{} {} {}: {}", self.kind().noun(), self.name(), self.id(), self.progress());
         match self.error() {
             Some(error) => format!("{line}: {error}"),
             None => line,
@@ -186,7 +130,7 @@ impl Job {
 
     /// A job that has ended otherwise than well is a failure.
     pub(crate) fn succeeded(self) -> Result<Self, Failure> {
-        let what = format!("the {} {}", self.kind().name(), self.name());
+        let what = format!("the {} {}", self.kind().noun(), self.name());
         match self.state() {
             State::Succeeded => Ok(self),
             State::Cancelled => Err(Failure::new(Exit::JobFailed, format!("{what} was cancelled"))),

@@ -44,7 +44,7 @@ impl Scene<'_> {
     /// Orders a job. Gives it back when it was waited for, whatever became of it.
     pub(crate) fn order(&self, kind: Kind, name: Option<&str>, patience: Patience) -> Result<Option<Job>, Failure> {
         let jobs = self.command("jobs");
-        let unknown = format!("whether the {} was accepted is not known; look with: {jobs}", kind.name());
+        let unknown = format!("whether the {} was accepted is not known; look with: {jobs}", kind.noun());
         interrupt::means(Interruption::Leave(unknown));
         let body = name.map_or_else(|| json!({}), |name| json!({ "Name": name }));
         let url = self.cell.orders(kind);
@@ -57,11 +57,11 @@ impl Scene<'_> {
         let Some(id) = job::monitored(&answer) else {
             let status = self.command("status");
             if patience.wait {
-                let what = format!("the {} was accepted, but this unit has no jobs to wait for", kind.name());
+                let what = format!("the {} was accepted, but this unit has no jobs to wait for", kind.noun());
                 return Err(Failure::new(Exit::Other, what).next(format!("look with: {status}")));
             }
-            let line = format!("{} accepted; look with: {status}", kind.name());
-            self.output().result(&[line], &json!({ "status": "accepted", "kind": kind.name() }))?;
+            let line = format!("{} accepted; look with: {status}", kind.noun());
+            self.output().result(&[line], &json!({ "status": "accepted", "kind": kind.noun() }))?;
             return Ok(None);
         };
         if patience.wait {
@@ -90,7 +90,7 @@ impl Scene<'_> {
             }))
         } else {
             let status = self.command(&format!("status {id} --wait"));
-            Interruption::Leave(format!("the {} goes on; come back with: {status}", kind.name()))
+            Interruption::Leave(format!("the {} goes on; come back with: {status}", kind.noun()))
         });
         loop {
             let answer = self.client.send(&Request::new("GET", &url).held(progress.pace()))?;
@@ -101,7 +101,7 @@ impl Scene<'_> {
             if job.state().is_final() {
                 interrupt::means_the_end();
                 if job.state() == State::Cancelled && interrupt::happened() {
-                    let what = format!("the {} {} was cancelled", kind.name(), job.name());
+                    let what = format!("the {} {} was cancelled", kind.noun(), job.name());
                     return Err(Failure::new(Exit::Interrupted, what));
                 }
                 return Ok(job);

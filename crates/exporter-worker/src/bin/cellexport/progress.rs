@@ -62,7 +62,7 @@ impl Progress {
 
     /// Shows a job.
     pub(crate) fn job(&mut self, job: &Job) {
-        let text = shown(&format!("{} {}: {}", job.kind().name(), job.name(), job.progress()));
+        let text = shown(&format!("{} {}: {}", job.kind().noun(), job.name(), job.progress()));
         match self {
             Self::Bar(bar) => {
                 bar.set_style(style("{bar:20} {msg}"));

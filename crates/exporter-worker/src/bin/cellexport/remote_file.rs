@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
-use crate::client::{Answer, Client, Request};
+use crate::client::{Client, Request};
 use crate::failure::{Exit, Failure};
 use crate::limits;
 
@@ -59,7 +59,7 @@ impl RemoteFile {
         if answer.status() == 416 {
             return Err(Failure::new(Exit::Faulty, format!("{url} is empty")));
         }
-        let (start, size) = range(&answer).ok_or_else(no_ranges)?;
+        let (start, size) = answer.part().ok_or_else(no_ranges)?;
         let etag = answer.etag().ok_or_else(no_ranges)?;
         let bytes = answer.read(limits::TAIL + 1)?;
         if start + bytes.len() as u64 != size {
@@ -100,7 +100,7 @@ impl RemoteFile {
         let bytes = loop {
             attempt += 1;
             let answer = self.client.send_accepting(&request, &[404, 416])?;
-            if range(&answer) != Some((at, self.size)) || answer.etag().as_ref() != Some(&self.etag) {
+            if answer.part() != Some((at, self.size)) || answer.etag().as_ref() != Some(&self.etag) {
                 return Err(replaced());
             }
             match answer.read(length + 1) {
@@ -126,15 +126,6 @@ impl RemoteFile {
             block.bytes.get(from..).filter(|bytes| !bytes.is_empty())
         })
     }
-}
-
-/// Where a partial answer starts, and how long the whole is.
-fn range(answer: &Answer) -> Option<(u64, u64)> {
-    if answer.status() != 206 {
-        return None;
-    }
-    let (range, total) = answer.header("content-range")?.strip_prefix("bytes ")?.split_once('/')?;
-    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
 }
 
 impl Read for RemoteFile {
