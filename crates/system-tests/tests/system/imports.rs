@@ -183,21 +183,25 @@ fn killed_at_twenty_points_it_leaves_the_old_cell_or_the_new_one() {
     let mut other = ("after", now);
     let latest = "SELECT state FROM job WHERE cell_id = (SELECT id FROM cell WHERE name = 'cell1')
                   ORDER BY accepted_at DESC LIMIT 1";
-    let (mut accepted, mut in_time) = (false, 0);
-    for point in 0..20 {
+    let (mut accepted, mut in_time, mut long, mut kills) = (false, 0, long, 0);
+    while in_time < 20 {
+        kills += 1;
+        assert!(kills < 60, "only {in_time} of the kills were in time");
         if !accepted {
             assert_eq!(post(&system, "cell1", "__import", to.0).status, 202);
         }
         let mut victim = system.worker();
         eventually("it is claimed", || system.value(latest) != "queued");
-        std::thread::sleep(long.mul_f64(f64::from(point) / 20.0));
+        std::thread::sleep(long.mul_f64(f64::from(in_time) / 20.0));
         victim.signal("KILL");
         victim.wait(Duration::from_secs(5));
         let finished = system.value(latest) == "succeeded";
         let expected = if finished { &to.1 } else { &other.1 };
-        assert_eq!(&state(&system, "cell1"), expected, "killed at point {point}, finished: {finished}");
+        assert_eq!(&state(&system, "cell1"), expected, "killed at point {in_time}, finished: {finished}");
         accepted = !finished;
         if finished {
+            // It is faster than it was: the same point of a shorter run.
+            long = long.mul_f64(0.8);
             std::mem::swap(&mut to, &mut other);
             continue;
         }
@@ -207,7 +211,6 @@ fn killed_at_twenty_points_it_leaves_the_old_cell_or_the_new_one() {
         eventually("it is taken back", || system.value("SELECT count(*) FROM job WHERE state = 'running'") == "0");
         system.execute("UPDATE job SET available_at = clock_timestamp() WHERE state = 'queued'");
     }
-    assert!(in_time >= 8, "only {in_time} of the kills were in time");
     let _heir = system.worker();
     if !accepted {
         assert_eq!(post(&system, "cell1", "__import", to.0).status, 202);
