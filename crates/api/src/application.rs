@@ -8,7 +8,7 @@ use actix_web::{App, HttpServer, web};
 use anyhow::Context;
 use model::area::SnapshotArea;
 use model::internal::{self, Readiness};
-use model::{doorbell, housekeeping, limits, store};
+use model::{doorbell, hosts, housekeeping, limits, store};
 use sqlx::PgPool;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -39,15 +39,16 @@ impl Application {
     /// Opens the listener and prepares connections. Neither database nor broker needs to be there yet.
     ///
     /// # Errors
-    /// When the address is taken, the snapshot area cannot be used, or the database URL cannot be read.
-    pub fn build(settings: ApiSettings) -> anyhow::Result<Self> {
+    /// When the address is taken, the snapshot area cannot be used, the database URL cannot be read, or services run on
+    /// another host and the storage is this one's own.
+    pub async fn build(settings: ApiSettings) -> anyhow::Result<Self> {
         open_files::allow();
         let listener = TcpListener::bind(settings.http.listen).context("API_LISTEN")?;
         let port = listener.local_addr()?.port();
         let pool = store::pool(&settings.database.url, "cell-export api", CHORES)?;
+        hosts::admit(&pool, &settings.storage).await?;
         let requests = store::pool_of_whole_work(&settings.database.url, "cell-export api", settings.http.pool)?;
-        let area = SnapshotArea::open(&settings.area.directory, settings.area.reserve)
-            .with_context(|| format!("SNAPSHOT_DIR {}", settings.area.directory.display()))?;
+        let area = SnapshotArea::of(&settings.storage).context("snapshot area")?;
         let (ringer, _) = doorbell::start(settings.broker, "api");
         let ring = |ringer: doorbell::Ringer| move |job| ringer.ring(job);
         tokio::spawn(housekeeping::relay(pool.clone(), ring(ringer.clone())));
@@ -70,6 +71,7 @@ impl Application {
             ringer,
             watch,
             area,
+            redirect: settings.storage.redirects(),
             unit: settings.unit,
             jobs: settings.jobs,
             auth,
@@ -133,7 +135,11 @@ impl Application {
 /// What the service depends on. Exports are accepted without the broker: workers poll.
 fn watch(readiness: &Readiness, pool: &PgPool, area: &SnapshotArea, ringer: &doorbell::Ringer) {
     let (pool, area, ringer) = (pool.clone(), area.clone(), ringer.clone());
+    if area.is_bucket() {
+        let area = area.clone();
+        readiness.watch("bucket", true, move || internal::bucket(area.clone()));
+    }
     readiness.watch("database", true, move || store::look(pool.clone()));
-    readiness.watch("snapshots", true, internal::space("snapshots", move || area.free()));
+    readiness.watch("snapshots", true, internal::space("snapshots", move || area.free().map(Some)));
     readiness.watch("broker", false, move || internal::connection(ringer.is_connected()));
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use model::limits;
 use model::settings::{
-    AreaSettings, BrokerSettings, DatabaseSettings, InternalSettings, JobSettings, LogSettings, SettingsError,
+    BrokerSettings, DatabaseSettings, InternalSettings, JobSettings, LogSettings, SettingsError, StorageSettings,
     UnitSettings, Variables,
 };
 use secrecy::SecretString;
@@ -43,8 +43,8 @@ pub struct ApiSettings {
     pub broker: BrokerSettings,
     /// The unit: forms of URLs.
     pub unit: UnitSettings,
-    /// The snapshot area.
-    pub area: AreaSettings,
+    /// Where snapshots lie.
+    pub storage: StorageSettings,
     /// The job protocol's times.
     pub jobs: JobSettings,
     /// The log.
@@ -104,7 +104,7 @@ impl ApiSettings {
             database: DatabaseSettings::read(variables)?,
             broker: BrokerSettings::read(variables)?,
             unit: UnitSettings::read(variables)?,
-            area: AreaSettings::read(variables)?,
+            storage: StorageSettings::read_for_snapshots(variables)?,
             jobs: JobSettings::read(variables)?,
             log: LogSettings::read(variables)?,
             internal: InternalSettings::read(variables)?,

@@ -84,7 +84,7 @@ fn serve(check_config: bool) -> Result<ExitCode, SettingsError> {
     }
     api::telemetry::start(&settings.log);
     let running = actix_web::rt::System::new().block_on(async {
-        let application = Application::build(settings)?;
+        let application = Application::build(settings).await?;
         tracing::info!(port = application.port(), "api runs");
         application.run_until_stopped().await?;
         tracing::info!("api ended");

@@ -381,6 +381,12 @@ fn cell_operation(action: &Action, schemas: &mut SchemaGenerator) -> Operation {
                 .answers(200, with_headers(json!({ "description": "The file.", "content": content }), FILE_HEADERS))
                 .answers(206, with_headers(json!({ "description": "A part of it.", "content": content }), FILE_HEADERS))
                 .answers(304, with_headers(json!({ "description": "The client has it." }), &[ETAG]))
+                .takes(header_parameter(
+                    "Prefer",
+                    "`no-redirect`: the bytes, and no link to them.",
+                    json!({ "type": "string", "examples": ["no-redirect"] }),
+                ))
+                .answers(307, with_headers(json!({ "description": "Get it from the bucket." }), &[BUCKET_LINK]))
                 .fails(&[ErrorCode::NotFound, ErrorCode::RangeNotSatisfiable, ErrorCode::FileUnavailable])
         }
         Action::DownloadHead(_) => {
@@ -608,6 +614,8 @@ const MONITOR: Header = ("Link", "URL of the job, with `rel=\"monitor\"`.");
 const NEXT: Header = ("Link", "URL of the next page, with `rel=\"next\"`, if there is one.");
 const RETRY_AFTER: Header = ("Retry-After", "When to look again, in seconds.");
 const APPLIED: Header = ("Preference-Applied", "`wait=N` when the answer was held.");
+const BUCKET_LINK: Header =
+    ("Location", "Where the bytes are, for a quarter of an hour; with `S3_DOWNLOADS=redirect`.");
 const ETAG: Header = ("ETag", "Another one when something changes.");
 const CHALLENGE: Header = ("WWW-Authenticate", "How to authenticate.");
 const FILE_HEADERS: &[Header] = &[

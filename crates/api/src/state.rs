@@ -20,6 +20,8 @@ pub(crate) struct State {
     pub(crate) ringer: Ringer,
     pub(crate) watch: Watch,
     pub(crate) area: SnapshotArea,
+    /// Downloads get a link to the bucket.
+    pub(crate) redirect: bool,
     pub(crate) unit: UnitSettings,
     pub(crate) jobs: JobSettings,
     pub(crate) auth: Auth,

@@ -33,6 +33,9 @@ struct Arguments {
     /// Length of one more file, mostly zeros.
     #[arg(long)]
     big: Option<u64>,
+    /// Length of one more file, all noise: it does not shrink.
+    #[arg(long)]
+    noise: Option<u64>,
 }
 
 /// A 22-character id, as units make them, from a kind and a number.
@@ -73,7 +76,10 @@ fn main() -> Done {
     cell.links(arguments.documents)?;
     cell.tree(arguments.files)?;
     if let Some(bytes) = arguments.big {
-        cell.big_file(bytes)?;
+        cell.big_file("big.bin", 12, bytes, 16 << 10)?;
+    }
+    if let Some(bytes) = arguments.noise {
+        cell.big_file("noise.bin", 13, bytes, 1 << 20)?;
     }
     cell.zip.finish()?.flush()?;
     Ok(())
@@ -269,15 +275,16 @@ impl Cell {
     }
 
     /// A file of any length: each mebibyte begins with some random bytes.
-    fn big_file(&mut self, length: u64) -> Done {
-        let path = format!("{}/files/big.bin", self.box_id);
-        self.node(&path, "dav.file", 12, json!({"ct": "application/octet-stream", "cl": length, "et": "NONE"}))?;
+    /// Of each mebibyte the beginning is noise, the rest is zeros.
+    fn big_file(&mut self, name: &str, number: u64, length: u64, noise: usize) -> Done {
+        let path = format!("{}/files/{name}", self.box_id);
+        self.node(&path, "dav.file", number, json!({"ct": "application/octet-stream", "cl": length, "et": "NONE"}))?;
         let options = SimpleFileOptions::default().compression_level(Some(1)).large_file(true);
         self.zip.start_file(format!("{}{path}/{}", layout::WEBDAV_DIR, layout::CONTENT), options)?;
         let mut random = fastrand::Rng::with_seed(13);
         let (mut piece, mut left) = (vec![0; 1 << 20], length);
         while left > 0 {
-            random.fill(&mut piece[..16 << 10]);
+            random.fill(&mut piece[..noise]);
             let some = left.min(piece.len() as u64);
             self.zip.write_all(&piece[..some as usize])?;
             left -= some;

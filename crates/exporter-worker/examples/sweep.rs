@@ -5,10 +5,9 @@
 use std::time::Duration;
 
 use clap::Parser;
-use exporter_worker::config::LoadSettings;
 use exporter_worker::sweeper;
 use model::area::{BlobStore, SnapshotArea};
-use model::settings::{AreaSettings, Variables};
+use model::settings::{DatabaseSettings, StorageSettings, Variables};
 use model::store;
 
 /// Removes files that no row names.
@@ -24,10 +23,9 @@ struct Arguments {
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let arguments = Arguments::parse();
     let variables = Variables::environment();
-    let settings = LoadSettings::read(&variables)?;
-    let area = SnapshotArea::open(&AreaSettings::read(&variables)?.directory, 0)?;
-    let blobs = BlobStore::open(&settings.blob_dir)?;
-    let pool = store::pool(&settings.database.url, "sweep", 1)?;
+    let storage = StorageSettings::read_for_both(&variables)?;
+    let (area, blobs) = (SnapshotArea::of(&storage)?, BlobStore::of(&storage)?);
+    let pool = store::pool(&DatabaseSettings::read(&variables)?.url, "sweep", 1)?;
     let seconds = Duration::from_secs_f64;
     let removed = sweeper::sweep(&pool, &area, &blobs, seconds(arguments.age), seconds(arguments.blob_age)).await?;
     println!("{removed}");

@@ -146,7 +146,7 @@ impl<S: CellSource + Clone> Attempts<S> {
     }
 
     async fn import(&self, claim: &Claim, source: &ImportSource, control: &Control) -> Result<Done, Failure> {
-        let import = self.prepare(claim, source).await?;
+        let import = self.prepare(claim, source, control).await?;
         let generation = {
             let mut connection = store::connect(&self.database, "cell-export import").await.map_err(Failure::store)?;
             generations::begin(&mut connection, Some(&claim.fence)).await.map_err(Failure::store)?
@@ -162,7 +162,7 @@ impl<S: CellSource + Clone> Attempts<S> {
     }
 
     async fn examine(&self, claim: &Claim, source: &ImportSource, control: &Control) -> Result<Done, Failure> {
-        let import = self.prepare(claim, source).await?;
+        let import = self.prepare(claim, source, control).await?;
         let examined = import::examine(&self.places, import, &claim.cell_id, control).await;
         let examined = examined.map_err(|error| Failure::import(error, control))?;
         let result = serde_json::to_string(&examined).map_err(|error| Failure::internal(error.to_string()))?;
@@ -170,17 +170,17 @@ impl<S: CellSource + Clone> Attempts<S> {
     }
 
     /// Opens the snapshot, and finds out what it becomes: name, owner and id are the target's.
-    async fn prepare(&self, claim: &Claim, source: &ImportSource) -> Result<Import, Failure> {
+    async fn prepare(&self, claim: &Claim, source: &ImportSource, control: &Control) -> Result<Import, Failure> {
         let target = {
             let mut connection = store::connect(&self.database, "cell-export import").await.map_err(Failure::store)?;
             cells::target(&mut connection, &claim.cell_id).await.map_err(Failure::store)?
         };
         let target = target.ok_or_else(Failure::cell_gone)?;
-        let (area, key) = (self.area.clone(), source.key.clone());
-        let opening = tokio::task::spawn_blocking(move || area.open_file(&key));
+        let (area, key, shared) = (self.area.clone(), source.key.clone(), control.clone());
+        let opening = tokio::task::spawn_blocking(move || area.fetch(&key, &mut |bytes| shared.go_on(bytes)));
         let file = opening.await.map_err(|error| Failure::internal(error.to_string()))?;
         Ok(Import {
-            file: file.map_err(|error| Failure::io("read snapshot file", error))?,
+            file: file.map_err(|error| Failure::moving("read snapshot file", error, control))?,
             origin: if source.ours { Origin::Ours } else { Origin::Anybody },
             cell: NewCell { id: Some(target.id), name: Some(target.name), owner: Owner::Is(target.owner) },
         })

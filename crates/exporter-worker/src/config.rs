@@ -2,20 +2,17 @@
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `BLOB_DIR` | directory of the blob store | required |
-//! | `SCRATCH_DIR` | directory for temporary files | the system's |
 //! | `WORKER_SLOTS` | jobs at once in this process | 1 |
 //! | `SNAPSHOT_COMPRESSION` | `faster`, or `smaller` by a tenth for five times the work | faster |
 //! | `DRAIN_SECS` | how long a running job may go on after SIGTERM | 25 |
 //! | `SNAPSHOT_KEEP_DAYS` | snapshot files older than this are removed | none |
 //! | `SNAPSHOT_KEEP_COUNT` | of each cell's snapshot files the newest so many are kept | none |
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use model::limits;
 use model::settings::{
-    AreaSettings, BrokerSettings, DatabaseSettings, InternalSettings, JobSettings, LogSettings, SettingsError,
+    BrokerSettings, DatabaseSettings, InternalSettings, JobSettings, LogSettings, SettingsError, StorageSettings,
     UnitSettings, Variables,
 };
 use model::store::snapshots::Retention;
@@ -31,25 +28,21 @@ pub struct WorkerSettings {
     pub broker: BrokerSettings,
     /// The unit whose URL goes into manifests.
     pub unit: UnitSettings,
-    /// The snapshot area.
-    pub area: AreaSettings,
+    /// Where snapshots, contents and temporary files lie.
+    pub storage: StorageSettings,
     /// The job protocol's times.
     pub jobs: JobSettings,
     /// The log.
     pub log: LogSettings,
     /// The internal port.
     pub internal: InternalSettings,
-    /// Where contents and temporary files lie, and how much is done at once.
+    /// How much is done at once, and how.
     pub work: WorkSettings,
 }
 
 /// The worker's own section.
 #[derive(Debug, Clone)]
 pub struct WorkSettings {
-    /// Directory of the blob store.
-    pub blob_dir: PathBuf,
-    /// Directory for temporary files; they are unlinked as soon as they are open.
-    pub scratch_dir: PathBuf,
     /// Jobs at once.
     pub slots: usize,
     /// How hard snapshots are compressed.
@@ -75,13 +68,11 @@ impl WorkerSettings {
             database: DatabaseSettings::read(variables)?,
             broker: BrokerSettings::read(variables)?,
             unit: UnitSettings::read(variables)?,
-            area: AreaSettings::read(variables)?,
+            storage: StorageSettings::read_for_both(variables)?,
             jobs: JobSettings::read(variables)?,
             log: LogSettings::read(variables)?,
             internal: InternalSettings::read(variables)?,
             work: WorkSettings {
-                blob_dir: variables.required("BLOB_DIR")?.into(),
-                scratch_dir: scratch_dir(variables)?,
                 slots,
                 effort: effort(variables)?,
                 drain: Duration::from_secs(drain),
@@ -99,8 +90,8 @@ impl WorkerSettings {
 pub struct LoadSettings {
     /// The database.
     pub database: DatabaseSettings,
-    /// Directory of the blob store.
-    pub blob_dir: PathBuf,
+    /// Where contents lie.
+    pub storage: StorageSettings,
 }
 
 impl LoadSettings {
@@ -109,12 +100,8 @@ impl LoadSettings {
     /// # Errors
     /// Names the first variable that is missing or cannot be read.
     pub fn read(variables: &Variables) -> Result<Self, SettingsError> {
-        Ok(Self { database: DatabaseSettings::read(variables)?, blob_dir: variables.required("BLOB_DIR")?.into() })
+        Ok(Self { database: DatabaseSettings::read(variables)?, storage: StorageSettings::read_for_blobs(variables)? })
     }
-}
-
-fn scratch_dir(variables: &Variables) -> Result<PathBuf, SettingsError> {
-    Ok(variables.text("SCRATCH_DIR")?.map_or_else(std::env::temp_dir, PathBuf::from))
 }
 
 fn effort(variables: &Variables) -> Result<Effort, SettingsError> {

@@ -1,5 +1,6 @@
 //! What the parts of one attempt share: how far it is, and whether it must stop.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -97,6 +98,18 @@ impl Control {
     /// Counts bytes that passed by, written or only looked at: a sign of life for the watchdog.
     pub fn moved(&self, bytes: u64) {
         self.0.moved.fetch_add(bytes.max(1), Relaxed);
+    }
+
+    /// Counts bytes that are on their way.
+    ///
+    /// # Errors
+    /// When the attempt must stop.
+    pub fn go_on(&self, bytes: u64) -> io::Result<()> {
+        self.moved(bytes);
+        match self.stopped() {
+            Some(_) => Err(io::Error::other("told to stop")),
+            None => Ok(()),
+        }
     }
 
     /// Returns the count of [`Self::moved`].

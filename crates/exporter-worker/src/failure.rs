@@ -88,6 +88,14 @@ impl Failure {
         Self::new(Decision::Retry, ErrorCode::FilesIo.with(&[doing]), Some(Box::new(error)))
     }
 
+    /// Moving bytes here or there failed, perhaps because the attempt was told to stop.
+    pub fn moving(doing: &str, error: io::Error, control: &Control) -> Self {
+        match control.stopped() {
+            Some(reason) => Self::stopped(reason),
+            None => Self::io(doing, error),
+        }
+    }
+
     /// The area has no space for another snapshot.
     pub fn disk_full() -> Self {
         Self::io("create snapshot file", io::ErrorKind::StorageFull.into())

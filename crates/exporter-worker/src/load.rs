@@ -28,8 +28,8 @@ pub struct LoadOptions {
     pub origin: Origin,
     /// The snapshot.
     pub file: PathBuf,
-    /// Directory of the blob store.
-    pub blob_dir: PathBuf,
+    /// Where contents go.
+    pub blobs: BlobStore,
     /// The database.
     pub database: SecretString,
 }
@@ -68,9 +68,8 @@ impl LoadError {
 /// # Errors
 /// [`LoadError`]; nothing is stored then.
 pub async fn load(options: LoadOptions, stop: CancellationToken) -> Result<Summary, LoadError> {
-    let blobs = BlobStore::open(&options.blob_dir).map_err(|e| ImportError::io("open the blob store", e))?;
     // Whoever loads by hand may use all there is.
-    let places = Places { database: options.database.clone(), blobs, reserve: 0 };
+    let places = Places { database: options.database.clone(), blobs: options.blobs.clone(), reserve: 0 };
     let file = std::fs::File::open(&options.file).map_err(|e| ImportError::io("open the snapshot", e))?;
     let mut connection = store::connect(&options.database, "cell-export load").await?;
     check_free(&mut connection, &options.cell, options.cell_id.as_ref()).await?;

@@ -11,11 +11,12 @@ use exporter_worker::import::Origin;
 use exporter_worker::load::{self, LoadOptions};
 use exporter_worker::telemetry;
 use exporter_worker::worker::Worker;
+use model::area::BlobStore;
 use model::cell::{CellId, CellName};
 use model::error_chain::Chain;
 use model::job::Amount;
 use model::settings::Variables;
-use model::store;
+use model::{hosts, store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -91,7 +92,7 @@ async fn run(check_config: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     telemetry::start(&settings.log);
-    let worker = match Worker::build(settings) {
+    let worker = match Worker::build(settings).await {
         Ok(worker) => worker,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "cannot start");
@@ -122,21 +123,20 @@ async fn load(
             return ExitCode::FAILURE;
         }
     };
+    let blobs = match open_blobs(&settings).await {
+        Ok(blobs) => blobs,
+        Err(error) => {
+            eprintln!("exporter-worker: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let stop = CancellationToken::new();
     if let Err(error) = end_on_signal(stop.clone()) {
         eprintln!("exporter-worker: {error}");
         return ExitCode::FAILURE;
     }
     let begun = Instant::now();
-    let options = LoadOptions {
-        cell,
-        cell_id,
-        owner,
-        origin,
-        file,
-        blob_dir: settings.blob_dir,
-        database: settings.database.url,
-    };
+    let options = LoadOptions { cell, cell_id, owner, origin, file, blobs, database: settings.database.url };
     let name = options.cell.clone();
     match load::load(options, stop).await {
         Ok(summary) => {
@@ -150,6 +150,13 @@ async fn load(
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Opens the blob store, if what is stored there can be read where services run.
+async fn open_blobs(settings: &LoadSettings) -> anyhow::Result<BlobStore> {
+    let mut connection = store::connect(&settings.database.url, "cell-export load").await.context("database")?;
+    hosts::look(&mut connection, &settings.storage).await?;
+    BlobStore::of(&settings.storage).context("blob store")
 }
 
 /// The first SIGTERM or SIGINT ends in order, the second at once.

@@ -9,7 +9,7 @@ use model::area::{BlobStore, SnapshotArea};
 use model::doorbell::{self, Ringer};
 use model::internal::{self, Readiness};
 use model::store;
-use model::{housekeeping, limits};
+use model::{hosts, housekeeping, limits};
 use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
@@ -40,24 +40,24 @@ impl Worker {
     /// Opens directories and prepares connections. Neither database nor broker needs to be there yet.
     ///
     /// # Errors
-    /// When a directory cannot be used or the database URL cannot be read.
-    pub fn build(settings: WorkerSettings) -> anyhow::Result<Self> {
+    /// When a directory cannot be used, the database URL cannot be read, or services run on another host and the storage
+    /// is this one's own.
+    pub async fn build(settings: WorkerSettings) -> anyhow::Result<Self> {
         use anyhow::Context;
-        let area = SnapshotArea::open(&settings.area.directory, settings.area.reserve)
-            .with_context(|| format!("SNAPSHOT_DIR {}", settings.area.directory.display()))?;
-        let blobs = BlobStore::open(&settings.work.blob_dir)
-            .with_context(|| format!("BLOB_DIR {}", settings.work.blob_dir.display()))?;
-        let scratch = &settings.work.scratch_dir;
+        let area = SnapshotArea::of(&settings.storage).context("snapshot area")?;
+        let blobs = BlobStore::of(&settings.storage).context("blob store")?;
+        let scratch = &settings.storage.scratch;
         std::fs::create_dir_all(scratch).with_context(|| format!("SCRATCH_DIR {}", scratch.display()))?;
         let database: SecretString = settings.database.url.clone();
         // One connection per slot for claiming, and three for housekeeping, chores and looks.
         let pool = store::pool(&database, "cell-export worker", settings.work.slots as u32 + 3)?;
+        hosts::admit(&pool, &settings.storage).await?;
         let (ringer, _) = doorbell::start(settings.broker.clone(), "exporter-worker");
         let attempts = Attempts {
             source: Arc::new(PostgresSource::new(database.clone(), blobs.clone(), scratch.clone())),
             area,
             packer: Packer::new(settings.work.effort, available_parallelism().map_or(1, NonZero::get)),
-            places: Places { database: database.clone(), blobs: blobs.clone(), reserve: settings.area.reserve },
+            places: Places { database: database.clone(), blobs: blobs.clone(), reserve: settings.storage.reserve },
             unit_url: settings.unit.url(),
             scratch: scratch.clone(),
             database,
@@ -79,7 +79,11 @@ impl Worker {
         let (pool, area, blobs, ringer) =
             (self.pool.clone(), self.attempts.area.clone(), self.blobs.clone(), self.ringer.clone());
         self.readiness.watch("database", true, move || store::look(pool.clone()));
-        self.readiness.watch("snapshots", true, internal::space("snapshots", move || area.free()));
+        if area.is_bucket() {
+            let area = area.clone();
+            self.readiness.watch("bucket", true, move || internal::bucket(area.clone()));
+        }
+        self.readiness.watch("snapshots", true, internal::space("snapshots", move || area.free().map(Some)));
         self.readiness.watch("blobs", true, internal::space("blobs", move || blobs.free()));
         self.readiness.watch("broker", false, move || internal::connection(ringer.is_connected()));
     }

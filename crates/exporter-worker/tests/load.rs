@@ -8,6 +8,7 @@ use std::process::Command;
 
 use exporter_worker::import::{Origin, Summary};
 use exporter_worker::load::{self, LoadError, LoadOptions};
+use model::area::BlobStore;
 use model::cell::{CellId, CellName};
 use model::store::MIGRATOR;
 use serde_json::{Value, json};
@@ -99,7 +100,7 @@ impl Place {
             owner: None,
             origin: Origin::Anybody,
             file: directory.path().join("snapshot.zip"),
-            blob_dir: directory.path().join("blobs"),
+            blobs: BlobStore::open(&directory.path().join("blobs")).unwrap(),
             database: pool.connect_options().to_url_lossy().to_string().into(),
         };
         Self { directory, options, pool }

@@ -84,7 +84,7 @@ async fn a_snapshot_outlives_a_commit_without_an_answer(pool: PgPool) {
     let (size, sha256): (i64, Vec<u8>) =
         sqlx::query_as("SELECT blob_size, blob_sha256 FROM job").fetch_one(c).await.unwrap();
     let mut bytes = Vec::new();
-    area.open_file(&view.blob_key.unwrap()).unwrap().read_to_end(&mut bytes).unwrap();
+    area.fetch(&view.blob_key.unwrap(), &mut |_| Ok(())).unwrap().read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len() as i64, size);
     assert_eq!(Sha256::digest(&bytes).as_slice(), sha256);
 }

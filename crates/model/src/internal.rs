@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::area::SnapshotArea;
 use crate::{limits, metrics};
 
 /// What is known of a service's dependencies. Cheap to clone.
@@ -120,10 +121,15 @@ pub async fn connection(is_there: bool) -> State {
     if is_there { State::Fine } else { State::Away }
 }
 
-/// Looks whether there is space, in a thread: a dead mount hangs whoever asks it. One such thread at most.
+/// The state of the bucket that snapshots are in.
+pub async fn bucket(area: SnapshotArea) -> State {
+    connection(area.answers().await).await
+}
+
+/// Looks whether there is space, where that can be told, in a thread: a dead mount hangs whoever asks it. One such thread at most.
 pub fn space(
     area: &'static str,
-    free: impl Fn() -> std::io::Result<u64> + Clone + Send + Sync + 'static,
+    free: impl Fn() -> std::io::Result<Option<u64>> + Clone + Send + Sync + 'static,
 ) -> impl Fn() -> Pin<Box<dyn Future<Output = State> + Send>> + Send + Sync + 'static {
     let one_at_once = Arc::new(Semaphore::new(1));
     move || {
@@ -135,10 +141,11 @@ pub fn space(
                 free()
             });
             match looking.await {
-                Ok(Ok(bytes)) => {
+                Ok(Ok(Some(bytes))) => {
                     metrics::free(area, bytes);
                     if bytes == 0 { State::Full } else { State::Fine }
                 }
+                Ok(Ok(None)) => State::Fine,
                 Ok(Err(_)) | Err(_) => State::Away,
             }
         })

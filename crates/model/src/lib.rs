@@ -24,6 +24,8 @@ pub mod area;
 #[cfg(feature = "amqp")]
 pub mod doorbell;
 #[cfg(feature = "postgres")]
+pub mod hosts;
+#[cfg(feature = "postgres")]
 pub mod housekeeping;
 #[cfg(feature = "internal")]
 pub mod internal;

@@ -86,6 +86,45 @@ pub const BLOB_OPEN: Duration = Duration::from_secs(10);
 /// The next piece of a blob, or of a document stream.
 pub const READ_STALL: Duration = Duration::from_secs(60);
 
+/// Opening a connection to the service of a bucket.
+pub const STORAGE_CONNECT: Duration = Duration::from_secs(5);
+/// One request to it: a part of [`PART`] bytes or more at 64 KiB per second.
+pub const STORAGE_REQUEST: Duration = Duration::from_secs(130);
+/// A request that fails is tried again so often.
+pub const STORAGE_RETRIES: usize = 6;
+/// No try begins after this.
+pub const STORAGE_RETRY: Duration = Duration::from_secs(180);
+/// Longest pause between two of them.
+pub const STORAGE_BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// How often a service looks whether its bucket answers.
+pub const STORAGE_LOOK: Duration = Duration::from_secs(15);
+/// Parts of one object (10 000 is what S3 takes), the last one aside.
+pub const PARTS: u64 = 9_900;
+/// Shortest part; longer ones are used where there would be too many. Shorter files are sent whole.
+pub const PART: u64 = 8 << 20;
+/// Parts of one file that are in memory at once, in bytes; one at least.
+pub const PARTS_AT_ONCE: u64 = 16 << 20;
+/// Files that one process sends at once.
+pub const SENDING: usize = 2;
+/// What is asked for at once of a long object.
+pub const OBJECT_RANGE: u64 = 1 << 20;
+/// Small objects that are asked for at once.
+pub const SMALL_OBJECTS_AT_ONCE: usize = 32;
+/// Blobs that are looked up in the database at once.
+pub const BLOBS_AT_ONCE: usize = 1000;
+/// Pages of abandoned uploads that one sweep looks at, with up to a thousand each.
+pub const UPLOAD_PAGES: usize = 100;
+/// Blocks of an object that is looked into, and how many are kept.
+pub const BLOCK: u64 = 256 << 10;
+/// See [`BLOCK`].
+pub const BLOCKS: usize = 8;
+/// A link to an object works for so long: long enough to be followed, and to go on after a break.
+pub const LINK: Duration = Duration::from_secs(900);
+/// How often a process tells on which host it runs, and for how long that counts.
+pub const HOST_REPORT: Duration = Duration::from_secs(20);
+/// See [`HOST_REPORT`].
+pub const HOST_GONE: Duration = Duration::from_secs(90);
+
 /// Rows that are copied into the database at once.
 pub const COPY_BATCH: usize = 1 << 20;
 /// Copying one of them.

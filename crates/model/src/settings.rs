@@ -6,7 +6,13 @@
 //! | `AMQP_URL` | [`BrokerSettings`] | required |
 //! | `AMQP_PREFIX` | [`BrokerSettings`] | `cellexport` |
 //! | `UNIT_SCHEME`, `UNIT_FQDN`, `UNIT_PORT`, `PATH_BASED_CELL_URL` | [`UnitSettings`] | `https`, required, none, `false` |
-//! | `SNAPSHOT_DIR`, `DISK_RESERVE_BYTES` | [`AreaSettings`] | required, 1 GiB |
+//! | `STORAGE` | [`StorageSettings`]: `directory` or `s3` | `directory` |
+//! | `SNAPSHOT_DIR`, `BLOB_DIR` | [`Place::Directories`] | with `directory`, the first is required by services, the second by workers and loads |
+//! | `STORAGE_SHARED`, `HOST_ID` | [`StorageSettings`] | `false`, the id of this run of the kernel |
+//! | `S3_BUCKET`, `S3_ENDPOINT`, `S3_REGION`, `S3_PATH_STYLE`, `S3_ALLOW_HTTP` | [`BucketSettings`] | required with `s3`, AWS, `us-east-1`, `true`, `false` |
+//! | `S3_ACCESS_KEY_ID`, `S3_SECRET_ACCESS_KEY` | [`BucketSettings`] | the identity of the machine or pod |
+//! | `S3_DOWNLOADS` | [`BucketSettings`]: `proxy` or `redirect` | `proxy` |
+//! | `SCRATCH_DIR`, `DISK_RESERVE_BYTES` | [`StorageSettings`] | the system's, 1 GiB |
 //! | `JOB_LEASE_SECS`, `JOB_HEARTBEAT_SECS`, `JOB_POLL_SECS`, `JOB_REAP_SECS`, `JOB_STALL_SECS`, `JOB_DEADLINE_SECS`, `JOB_MAX_STRIKES` | [`JobSettings`] | 60, 10, 5, 10, 600, 86400, 4 |
 //! | `JOBS_QUEUED_MAX`, `JOBS_PER_OWNER_MAX` | [`JobSettings`] | 10000, 1000 |
 //! | `INTERNAL_LISTEN` | [`InternalSettings`] | none |
@@ -189,21 +195,143 @@ impl UnitSettings {
     }
 }
 
-/// The snapshot area.
+/// Where snapshots and the contents of files lie. All services of an installation have the same.
 #[derive(Debug, Clone)]
-pub struct AreaSettings {
-    /// Directory of the finished snapshots. Shared by the api and all workers.
-    pub directory: PathBuf,
-    /// Bytes that always stay free on its volume.
+pub struct StorageSettings {
+    /// The place.
+    pub place: Place,
+    /// Directories are seen by every host that runs a service.
+    pub shared: bool,
+    /// Directory for temporary files; they have no names, or lose them as soon as they are open.
+    pub scratch: PathBuf,
+    /// Bytes that always stay free on the volume that new snapshots are written to.
     pub reserve: u64,
+    /// What all processes of this host have in common, and no process of another one.
+    pub host: String,
 }
 
-impl AreaSettings {
-    /// Reads the section.
-    pub fn read(variables: &Variables) -> Result<Self, SettingsError> {
+/// The place.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// Directories of this host, or of a file system that all hosts share.
+    Directories {
+        /// Directory of the finished snapshots, for whoever needs it.
+        snapshots: Option<PathBuf>,
+        /// Directory of the contents of files, for whoever needs it.
+        blobs: Option<PathBuf>,
+    },
+    /// A bucket of an S3-compatible service.
+    Bucket(BucketSettings),
+}
+
+/// A bucket.
+#[derive(Debug, Clone)]
+pub struct BucketSettings {
+    /// Its name.
+    pub bucket: String,
+    /// URL of the service; AWS's own when absent.
+    pub endpoint: Option<String>,
+    /// Its region, which goes into signatures.
+    pub region: String,
+    /// Access key id and secret; the identity of the machine or pod when absent.
+    pub credentials: Option<(String, SecretString)>,
+    /// The bucket is the first segment of the path, not the first label of the host name.
+    pub path_style: bool,
+    /// The service may be reached without TLS.
+    pub allow_http: bool,
+    /// Downloads get a link to the bucket instead of the bytes.
+    pub redirect: bool,
+}
+
+impl StorageSettings {
+    /// Reads the section for whoever serves snapshots.
+    pub fn read_for_snapshots(variables: &Variables) -> Result<Self, SettingsError> {
+        Self::read(variables, &["SNAPSHOT_DIR"])
+    }
+
+    /// Reads the section for whoever stores contents of files.
+    pub fn read_for_blobs(variables: &Variables) -> Result<Self, SettingsError> {
+        Self::read(variables, &["BLOB_DIR"])
+    }
+
+    /// Reads the section for whoever does both.
+    pub fn read_for_both(variables: &Variables) -> Result<Self, SettingsError> {
+        Self::read(variables, &["SNAPSHOT_DIR", "BLOB_DIR"])
+    }
+
+    fn read(variables: &Variables, needed: &[&'static str]) -> Result<Self, SettingsError> {
+        let directory = |name| match variables.text(name)? {
+            None if needed.contains(&name) => Err(SettingsError::Missing(name)),
+            directory => Ok(directory.map(PathBuf::from)),
+        };
+        let place = match variables.text("STORAGE")?.as_deref() {
+            None | Some("directory") => {
+                Place::Directories { snapshots: directory("SNAPSHOT_DIR")?, blobs: directory("BLOB_DIR")? }
+            }
+            Some("s3") => Place::Bucket(BucketSettings::read(variables)?),
+            Some(_) => return Err(SettingsError::Invalid("STORAGE", "directory or s3")),
+        };
         Ok(Self {
-            directory: variables.required("SNAPSHOT_DIR")?.into(),
+            place,
+            shared: variables.parsed("STORAGE_SHARED", "true or false", false)?,
+            scratch: variables.text("SCRATCH_DIR")?.map_or_else(std::env::temp_dir, PathBuf::from),
             reserve: variables.parsed("DISK_RESERVE_BYTES", "a number of bytes", limits::DISK_RESERVE)?,
+            host: host(variables)?,
+        })
+    }
+
+    /// Tells whether downloads get a link to the bucket.
+    pub fn redirects(&self) -> bool {
+        matches!(&self.place, Place::Bucket(bucket) if bucket.redirect)
+    }
+
+    /// Tells whether another host sees what this one stores.
+    pub fn is_shared(&self) -> bool {
+        self.shared || matches!(self.place, Place::Bucket(_))
+    }
+}
+
+fn host(variables: &Variables) -> Result<String, SettingsError> {
+    match variables.text("HOST_ID")? {
+        Some(id) if crate::cell::is_id(&id) && id.len() <= 100 => Ok(id),
+        Some(_) => Err(SettingsError::Invalid("HOST_ID", "1 to 100 letters, digits, '-' or '_'")),
+        // Made anew when the kernel starts, and the same in all its containers (random(4)).
+        None => {
+            let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+            Ok(id.map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned()))
+        }
+    }
+}
+
+impl BucketSettings {
+    fn read(variables: &Variables) -> Result<Self, SettingsError> {
+        let endpoint = variables.text("S3_ENDPOINT")?;
+        let allow_http = variables.parsed("S3_ALLOW_HTTP", "true or false", false)?;
+        if let Some(endpoint) = &endpoint {
+            let known = endpoint.starts_with("https://") || (allow_http && endpoint.starts_with("http://"));
+            if !known || endpoint.contains('@') {
+                let what = "an https URL without a password, or with S3_ALLOW_HTTP=true an http one";
+                return Err(SettingsError::Invalid("S3_ENDPOINT", what));
+            }
+        }
+        let credentials = match (variables.text("S3_ACCESS_KEY_ID")?, variables.text("S3_SECRET_ACCESS_KEY")?) {
+            (Some(id), Some(secret)) => Some((id, secret.into())),
+            (None, None) => None,
+            (None, Some(_)) => return Err(SettingsError::Missing("S3_ACCESS_KEY_ID")),
+            (Some(_), None) => return Err(SettingsError::Missing("S3_SECRET_ACCESS_KEY")),
+        };
+        Ok(Self {
+            bucket: variables.required("S3_BUCKET")?,
+            endpoint,
+            region: variables.text("S3_REGION")?.unwrap_or_else(|| "us-east-1".to_owned()),
+            credentials,
+            path_style: variables.parsed("S3_PATH_STYLE", "true or false", true)?,
+            allow_http,
+            redirect: match variables.text("S3_DOWNLOADS")?.as_deref() {
+                None | Some("proxy") => false,
+                Some("redirect") => true,
+                Some(_) => return Err(SettingsError::Invalid("S3_DOWNLOADS", "proxy or redirect")),
+            },
         })
     }
 }
@@ -341,5 +469,26 @@ mod tests {
         }
         let pairs = [("JOB_LEASE_SECS", "10"), ("JOB_HEARTBEAT_SECS", "9")];
         assert!(JobSettings::read(&Variables::table(&pairs)).is_err());
+    }
+
+    #[test]
+    fn a_storage_is_complete_or_refused_by_name() {
+        let read = |pairs: &[(&str, &str)]| StorageSettings::read_for_both(&Variables::table(pairs));
+        let refused = |pairs: &[(&str, &str)]| read(pairs).expect_err("not complete").to_string();
+        let directories = [("SNAPSHOT_DIR", "/s"), ("BLOB_DIR", "/b")];
+        assert!(!read(&directories).expect("complete").is_shared());
+        assert!(refused(&directories[..1]).starts_with("BLOB_DIR "));
+        assert!(refused(&[("STORAGE", "tape")]).starts_with("STORAGE "));
+        let bucket = [("STORAGE", "s3"), ("S3_BUCKET", "b")];
+        assert!(read(&bucket).expect("AWS, by the machine's identity").is_shared());
+        assert!(refused(&bucket[..1]).starts_with("S3_BUCKET "));
+        let with = |more: (&'static str, &'static str)| [bucket[0], bucket[1], more];
+        assert!(refused(&with(("S3_ACCESS_KEY_ID", "a"))).starts_with("S3_SECRET_ACCESS_KEY "));
+        assert!(refused(&with(("S3_SECRET_ACCESS_KEY", "a"))).starts_with("S3_ACCESS_KEY_ID "));
+        assert!(refused(&with(("S3_ENDPOINT", "http://h"))).starts_with("S3_ENDPOINT "));
+        assert!(refused(&with(("S3_ENDPOINT", "https://a:b@h"))).starts_with("S3_ENDPOINT "));
+        assert!(refused(&with(("S3_DOWNLOADS", "maybe"))).starts_with("S3_DOWNLOADS "));
+        let secret = [bucket[0], bucket[1], ("S3_ACCESS_KEY_ID", "a"), ("S3_SECRET_ACCESS_KEY", "marker")];
+        assert!(!format!("{:?}", read(&secret).expect("complete")).contains("marker"));
     }
 }

@@ -55,10 +55,11 @@ pub const FROM_THE_BEGINNING: Config = Config { archive_offset: ArchiveOffset::K
 ///
 /// # Errors
 /// [`Unfit`], with Personium's code for the first thing that is wrong.
-pub fn inspect(file: &File) -> Result<SnapshotVersion, Unfit> {
-    let size = file.metadata().map_err(Unfit::Io)?.len();
+pub fn inspect(file: &impl ReadAt) -> Result<SnapshotVersion, Unfit> {
+    let size = file.length().map_err(Unfit::Io)?;
     let mut left = check_end(file, size)?;
-    let mut zip = ZipIterable::try_new(SteadyReader::new(file), FROM_THE_BEGINNING).map_err(Unfit::zip)?;
+    let reader = || SteadyReader::new(Reader { file, length: size, position: 0 });
+    let mut zip = ZipIterable::try_new(reader(), FROM_THE_BEGINNING).map_err(Unfit::zip)?;
     let (mut present, mut manifest) = ([false; REQUIRED.len()], None);
     for entry in zip.files().map_err(Unfit::zip)? {
         let entry = entry.map_err(Unfit::zip)?;
@@ -79,7 +80,7 @@ pub fn inspect(file: &File) -> Result<SnapshotVersion, Unfit> {
         return Err(faulty("the manifest is too long"));
     }
     let mut text = Vec::new();
-    let mut reader = SteadyReader::new(file);
+    let mut reader = reader();
     let opened = entry.with_reader(&mut reader, ZipReadOptions::new()).map_err(Unfit::zip)?;
     // An entry that cannot be unpacked is no JSON either.
     if opened.take(limits::SMALL_JSON + 1).read_to_end(&mut text).is_err() || text.len() as u64 > limits::SMALL_JSON {
@@ -106,14 +107,14 @@ fn faulty(what: &str) -> Unfit {
 
 /// Checks the record at the very end, and that the central directory ends where it begins: then nobody can take another
 /// place of the file for the end of the archive. Returns the length of the central directory.
-fn check_end(file: &File, size: u64) -> Result<u64, Unfit> {
+fn check_end(file: &impl ReadAt, size: u64) -> Result<u64, Unfit> {
     let no_zip = || Unfit::refused(ErrorCode::SnapshotNotZip, &[]);
     let at = size.checked_sub(END).ok_or_else(no_zip)?;
     let end: [u8; END as usize] = read_at(file, at)?;
     if !end.starts_with(b"PK\x05\x06") {
         let length = size.min(END + 0xffff);
         let mut tail = vec![0; length as usize];
-        file.read_exact_at(&mut tail, size - length).map_err(Unfit::short)?;
+        read_exact(file, &mut tail, size - length)?;
         let early = tail.windows(END as usize).any(|w| w.starts_with(b"PK\x05\x06"));
         return Err(if early { faulty("the archive has a comment, or something after its end") } else { no_zip() });
     }
@@ -154,7 +155,7 @@ fn check_end(file: &File, size: u64) -> Result<u64, Unfit> {
 }
 
 /// Checks what the zip library ignores or keeps without measure; returns the header's length.
-fn check_central_header(file: &File, at: u64) -> Result<u64, Unfit> {
+fn check_central_header(file: &impl ReadAt, at: u64) -> Result<u64, Unfit> {
     let header: [u8; CENTRAL_HEADER as usize] = read_at(file, at)?;
     let [name, extra, comment, disk] = [28, 30, 32, 34].map(|at| number(&header[at..at + 2]));
     if comment > 0 {
@@ -164,7 +165,7 @@ fn check_central_header(file: &File, at: u64) -> Result<u64, Unfit> {
         return Err(faulty("an entry is in another part of the archive"));
     }
     let mut fields = vec![0; extra as usize];
-    file.read_exact_at(&mut fields, at + CENTRAL_HEADER + name).map_err(Unfit::short)?;
+    read_exact(file, &mut fields, at + CENTRAL_HEADER + name)?;
     let (mut rest, mut count) = (&fields[..], 0);
     while !rest.is_empty() {
         let length = rest.get(2..4).map_or(usize::MAX, |length| number(length) as usize);
@@ -188,10 +189,73 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, b| number << 8 | u64::from(*b))
 }
 
-fn read_at<const N: usize>(file: &File, at: u64) -> Result<[u8; N], Unfit> {
+fn read_at<const N: usize>(file: &impl ReadAt, at: u64) -> Result<[u8; N], Unfit> {
     let mut bytes = [0; N];
-    file.read_exact_at(&mut bytes, at).map_err(Unfit::short)?;
+    read_exact(file, &mut bytes, at)?;
     Ok(bytes)
+}
+
+fn read_exact(file: &impl ReadAt, buffer: &mut [u8], at: u64) -> Result<(), Unfit> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], at + done as u64).map_err(Unfit::short)? {
+            0 => return Err(Unfit::short(io::ErrorKind::UnexpectedEof.into())),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
+
+/// What can be read at any place, by several readers at once.
+pub trait ReadAt {
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Reads some bytes from a place on; none at the end only.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
+}
+
+impl ReadAt for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, at)
+    }
+}
+
+/// One reader of it, with a position of its own.
+struct Reader<'a, F> {
+    file: &'a F,
+    length: u64,
+    position: u64,
+}
+
+impl<F: ReadAt> Read for Reader<'_, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buffer, self.position)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl<F> Seek for Reader<'_, F> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let place = match to {
+            SeekFrom::Start(place) => Some(place),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.length.checked_add_signed(by),
+        };
+        self.position = place.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
 }
 
 /// Reads the version from a manifest.

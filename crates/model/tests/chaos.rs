@@ -137,6 +137,8 @@ fn one_more(count: &AtomicUsize) {
 struct World {
     pool: PgPool,
     area: SnapshotArea,
+    /// Directory of the area.
+    root: PathBuf,
     /// Nobody orders anything any more; workers are honest.
     closing: AtomicBool,
     /// Everybody goes home.
@@ -291,7 +293,7 @@ async fn upload(world: &World, c: &mut PgConnection, rng: &mut Rng, cell: &CellI
     let text = key.text();
     world.young.lock().expect("not poisoned").insert(text.clone());
     if let Some(part) = write(world, &key).await {
-        spawn_blocking(move || part.publish()).await.expect("no panic").expect("published");
+        spawn_blocking(move || part.publish(&mut |_| Ok(()))).await.expect("no panic").expect("published");
         let uploaded = Uploaded { key: text.clone(), size: text.len() as u64, sha256: [9; 32], content_type: None };
         let put = snapshots::put(c, cell, &name(rng), &Conditions::default(), &uploaded, 1 << 40).await;
         match put {
@@ -434,7 +436,7 @@ impl Attempt<'_> {
             std::mem::forget(part);
             return None;
         }
-        if let Err(error) = spawn_blocking(move || part.publish()).await.expect("no panic") {
+        if let Err(error) = spawn_blocking(move || part.publish(&mut |_| Ok(()))).await.expect("no panic") {
             self.owns_and_yet(c, format!("{} is not published: {error}", key.text())).await;
             return None;
         }
@@ -596,7 +598,7 @@ async fn sweeper(world: Arc<World>, mut rng: Rng) {
 }
 
 async fn sweep(world: &World, c: &mut PgConnection) {
-    for (path, key) in files(&world.area.snapshots_directory()) {
+    for (path, key) in files(&world.root.join("snapshots")) {
         if world.young.lock().expect("not poisoned").contains(&key.text()) {
             continue;
         }
@@ -640,7 +642,7 @@ async fn look(world: &World, c: &mut PgConnection) {
         .await
         .expect("looked");
     for key in visible {
-        let bytes = std::fs::read_to_string(world.area.snapshots_directory().with_file_name("").join(&key));
+        let bytes = std::fs::read_to_string(world.root.join(&key));
         if bytes.as_ref().is_ok_and(|bytes| *bytes == key) {
             continue;
         }
@@ -730,8 +732,7 @@ async fn judge(world: &World, c: &mut PgConnection) {
         .await
         .map(|keys| keys.into_iter().collect())
         .expect("judged");
-    let there: HashSet<String> =
-        files(&world.area.snapshots_directory()).into_iter().map(|(_, key)| key.text()).collect();
+    let there: HashSet<String> = files(&world.root.join("snapshots")).into_iter().map(|(_, key)| key.text()).collect();
     if there != named {
         world.fault(format!("files {there:?}, rows {named:?}"));
     }
@@ -757,6 +758,7 @@ async fn in_chaos_nothing_is_lost_and_nothing_happens_twice(_: PgPoolOptions, co
     let world = Arc::new(World {
         pool: pool.clone(),
         area: SnapshotArea::open(directory.path(), 0).expect("an area"),
+        root: directory.path().to_owned(),
         closing: AtomicBool::default(),
         over: AtomicBool::default(),
         accepted: Mutex::default(),

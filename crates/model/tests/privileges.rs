@@ -46,17 +46,51 @@ async fn may(connection: &mut PgConnection, role: &str, table: &str, privilege: 
 async fn each_role_may_do_what_it_needs_and_no_more(pool: PgPool) {
     let mut connection = pool.acquire().await.expect("a connection");
     let c = &mut *connection;
-    let tables = ["cell", "document", "node", "blob", "generation", "job", "snapshot_entry", "_sqlx_migrations"];
+    let tables =
+        ["cell", "document", "node", "blob", "generation", "job", "snapshot_entry", "host", "_sqlx_migrations"];
     let privileges = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
     for (role, expected) in [
-        (API, ["S I . D .", ". . . . .", ". I . . .", ". . . . .", "S I U . .", "S I U D .", "S I U D .", ". . . . ."]),
+        (
+            API,
+            [
+                "S I . D .",
+                ". . . . .",
+                ". I . . .",
+                ". . . . .",
+                "S I U . .",
+                "S I U D .",
+                "S I U D .",
+                "S I U D .",
+                ". . . . .",
+            ],
+        ),
         (
             READER,
-            ["S . . . .", "S . . . .", "S . . . .", "S . . . .", ". . . . .", ". . . . .", ". . . . .", ". . . . ."],
+            [
+                "S . . . .",
+                "S . . . .",
+                "S . . . .",
+                "S . . . .",
+                ". . . . .",
+                ". . . . .",
+                ". . . . .",
+                ". . . . .",
+                ". . . . .",
+            ],
         ),
         (
             WORKER,
-            ["S I U . .", "S I U D T", "S I U D T", "S I U D T", "S I U D .", "S . U . .", "S . U D .", ". . . . ."],
+            [
+                "S I U . .",
+                "S I U D T",
+                "S I U D T",
+                "S I U D T",
+                "S I U D .",
+                "S . U . .",
+                "S . U D .",
+                "S I U D .",
+                ". . . . .",
+            ],
         ),
     ] {
         for (table, expected) in tables.iter().zip(expected) {

@@ -41,7 +41,7 @@ pub fn remember_secret(secret: &str) {
 pub(crate) fn remember_settings(settings: &[(String, String)]) {
     for (name, value) in settings {
         let secret = match name.as_str() {
-            "MASTER_TOKEN" | "UNIT_SECRET16" | "UNIT_PASSWORD_SALT" => Some(value.as_str()),
+            "MASTER_TOKEN" | "UNIT_SECRET16" | "UNIT_PASSWORD_SALT" | "S3_SECRET_ACCESS_KEY" => Some(value.as_str()),
             "DATABASE_URL" | "AMQP_URL" => password(value),
             _ => None,
         };

@@ -1,20 +1,29 @@
-//! `Prefer: wait=N` (RFC 7240, section 4.3).
+//! `Prefer` (RFC 7240): `wait=N` of its section 4.3, and `no-redirect`, which is ours.
 
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
 use model::limits;
 
-/// How long the client would wait for an answer, at most [`limits::WAIT_LONGEST`]; nothing when it did not say. The first
-/// preference of a name counts (section 2).
-pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
+/// The value of a preference, empty when it has none. The first one of a name counts (section 2).
+fn preference<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     let fields = headers.get_all("prefer").filter_map(|value| value.to_str().ok());
     let preferences = fields.flat_map(|field| field.split(',')).map(|preference| {
         let preference = preference.split(';').next().unwrap_or_default();
         preference.split_once('=').unwrap_or((preference, ""))
     });
-    let (_, seconds) = preferences.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))?;
-    let seconds: u64 = seconds.trim().trim_matches('"').parse().ok()?;
+    let found = preferences.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted));
+    found.map(|(_, value)| value)
+}
+
+/// Tells whether the client would rather have the bytes than a link to them.
+pub(crate) fn no_redirect(headers: &HeaderMap) -> bool {
+    preference(headers, "no-redirect").is_some()
+}
+
+/// How long the client would wait for an answer, at most [`limits::WAIT_LONGEST`]; nothing when it did not say.
+pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = preference(headers, "wait")?.trim().trim_matches('"').parse().ok()?;
     Some(Duration::from_secs(seconds).min(limits::WAIT_LONGEST)).filter(|wait| !wait.is_zero())
 }
 

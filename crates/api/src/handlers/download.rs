@@ -6,7 +6,7 @@ use actix_web::body::SizedStream;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED,
-    X_CONTENT_TYPE_OPTIONS,
+    LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use base64::Engine;
@@ -20,6 +20,7 @@ use model::store::snapshots::{self, Content, SnapshotFile};
 
 use crate::auth::CellRoot;
 use crate::common::incoming::Incoming;
+use crate::common::prefer;
 use crate::error::ApiError;
 use crate::ranges::{self, Wanted};
 use crate::state::State;
@@ -55,6 +56,9 @@ pub(crate) async fn get(
     let file = find(state, root, name).await?;
     if is_known(&file, request) {
         return Ok(not_modified(&file));
+    }
+    if let Some(link) = link(state, &file, request).await? {
+        return Ok(redirect(&link));
     }
     let read = |range: Range<u64>| part(&state.area, &file, range);
     match ranges::wanted(request, &file.etag(), file.modified_at, file.size) {
@@ -102,6 +106,32 @@ pub(crate) async fn head(
 fn is_known(file: &SnapshotFile, request: &Incoming) -> bool {
     let etag = file.etag();
     request.header("if-none-match").is_some_and(|v| v == etag || v.strip_prefix("W/") == Some(&etag))
+}
+
+/// A link to the bucket, when downloads are to be redirected. Not for whoever would rather not, and not for scripts of a
+/// page: they would need the bucket's leave to read what is of another origin (Fetch standard, `Sec-Fetch-Mode`).
+async fn link(state: &State, file: &SnapshotFile, request: &Incoming) -> Result<Option<String>, ApiError> {
+    let by_script = request.header("sec-fetch-mode").is_some_and(|mode| mode != "navigate");
+    let stays = prefer::no_redirect(&request.headers);
+    match &file.content {
+        Content::Blob(key) if state.redirect && !by_script && !stays && file.size > 0 => {
+            let link = state.area.link(key, &file.name.to_string(), content_type(file)).await;
+            link.map_err(|error| {
+                tracing::error!(%error, "a link to the bucket cannot be made");
+                ApiError::from(ErrorCode::FileUnavailable)
+            })
+        }
+        Content::Blob(_) | Content::Inline(_) => Ok(None),
+    }
+}
+
+/// Method and ranges are repeated there. The link is a secret for as long as it works.
+fn redirect(link: &str) -> HttpResponse {
+    HttpResponse::TemporaryRedirect()
+        .insert_header((LOCATION, link))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((REFERRER_POLICY, "no-referrer"))
+        .finish()
 }
 
 fn not_modified(file: &SnapshotFile) -> HttpResponse {

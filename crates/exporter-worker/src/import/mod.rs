@@ -112,10 +112,8 @@ pub async fn fill(places: &Places, import: Import, generation: &str, control: &C
 
 /// Removes contents that nothing will name; what cannot be removed now is left to the sweeper.
 pub async fn remove_blobs(blobs: &BlobStore, ids: Vec<Uuid>) {
-    for id in ids {
-        if let Err(error) = blobs.remove(id).await {
-            tracing::warn!(error = %Chain(&error), "cannot remove a blob, leaving it to the sweeper");
-        }
+    if let Err(error) = blobs.remove(ids).await {
+        tracing::warn!(error = %Chain(&error), "cannot remove blobs, leaving them to the sweeper");
     }
 }
 

@@ -8,10 +8,9 @@ use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use futures_util::TryStreamExt;
-use model::area::{BlobStore, blob_key};
+use model::area::BlobStore;
 use model::limits;
 use model::store::{StoreError, generations};
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -23,9 +22,6 @@ use super::metered::Metered;
 use super::order;
 use super::rows::{Batch, Rows};
 use super::sink::{Content, Sink};
-
-/// Contents up to this size are put in one piece, larger ones in pieces of it.
-const PART: usize = 8 << 20;
 
 const COPY_BLOBS: &str = "COPY blob (id, generation, size, sha256) FROM STDIN (FORMAT binary)";
 const COPY_NODES: &str = "COPY node (generation, path, pmeta, blob_id) FROM STDIN (FORMAT binary)";
@@ -40,7 +36,6 @@ pub(super) type Written = Arc<Mutex<Vec<Uuid>>>;
 /// The sink.
 pub(super) struct Staging {
     generation: String,
-    store: Arc<dyn ObjectStore>,
     blobs: BlobStore,
     reserve: u64,
     runtime: Handle,
@@ -67,7 +62,6 @@ impl Staging {
     ) -> Self {
         Self {
             generation,
-            store: blobs.store(),
             blobs,
             reserve,
             runtime,
@@ -83,18 +77,17 @@ impl Staging {
     }
 
     fn put(&self, entry: &mut Metered<'_, impl Read>, id: Uuid) -> Result<Content, ImportError> {
-        let key = blob_key(id);
         let failed = |e: object_store::Error| ImportError::io("store the contents of a file", e);
-        let first = next_part(entry)?;
-        if first.len() < PART {
-            let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-            self.runtime.block_on(self.store.put_opts(&key, first.into(), options)).map_err(failed)?;
+        let length = BlobStore::part_length(entry.size());
+        let first = next_part(entry, length)?;
+        if first.len() < length {
+            self.runtime.block_on(self.blobs.put(id, first.into())).map_err(failed)?;
         } else {
-            let mut upload = self.runtime.block_on(self.store.put_multipart(&key)).map_err(failed)?;
+            let mut upload = self.runtime.block_on(self.blobs.put_in_parts(id)).map_err(failed)?;
             let mut part = first;
             while !part.is_empty() {
                 let put = self.runtime.block_on(upload.put_part(part.into())).map_err(failed);
-                match put.and_then(|()| self.check_space()).and_then(|()| next_part(entry)) {
+                match put.and_then(|()| self.check_space()).and_then(|()| next_part(entry, length)) {
                     Ok(next) => part = next,
                     Err(error) => {
                         let _ = self.runtime.block_on(upload.abort());
@@ -110,7 +103,7 @@ impl Staging {
     fn check_space(&self) -> Result<(), ImportError> {
         let doing = "store the contents of a file";
         match self.blobs.free() {
-            Ok(free) if free > self.reserve => Ok(()),
+            Ok(free) if free.is_none_or(|free| free > self.reserve) => Ok(()),
             Ok(_) => Err(ImportError::io(doing, std::io::Error::from(std::io::ErrorKind::StorageFull))),
             Err(error) => Err(ImportError::io(doing, error)),
         }
@@ -174,9 +167,9 @@ impl Sink for Staging {
     }
 }
 
-/// Reads up to [`PART`] bytes; fewer at the end only.
-fn next_part(entry: &mut Metered<'_, impl Read>) -> Result<Vec<u8>, ImportError> {
-    let wanted = usize::try_from(entry.size()).unwrap_or(PART).clamp(1, PART - 1) + 1;
+/// Reads up to so many bytes; fewer at the end only.
+fn next_part(entry: &mut Metered<'_, impl Read>, length: usize) -> Result<Vec<u8>, ImportError> {
+    let wanted = usize::try_from(entry.size()).unwrap_or(length).clamp(1, length - 1) + 1;
     let mut part = vec![0; wanted];
     let mut end = 0;
     while end < part.len() {

@@ -134,7 +134,8 @@ fn make(
     let (size, sha256) = prove::directory(&part, written, read, control)?;
     tracing::info!(seconds = last_byte.elapsed().as_secs_f64(), "proved after the last byte was written");
     failpoint::reached("export.proved");
-    part.publish().map_err(|e| Failure::io("sync failed", e))?;
+    let published = part.publish(&mut |bytes| control.go_on(bytes));
+    published.map_err(|error| Failure::moving("sync failed", error, control))?;
     failpoint::reached("export.durable");
     let contents = control.progress().done;
     Ok(FinishedBlob { key: place.key.text(), size, sha256, contents })

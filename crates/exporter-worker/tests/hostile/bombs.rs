@@ -198,7 +198,7 @@ impl Place {
             .arg(&self.options.file)
             .env_clear()
             .env("DATABASE_URL", secrecy::ExposeSecret::expose_secret(&self.options.database))
-            .env("BLOB_DIR", &self.options.blob_dir)
+            .env("BLOB_DIR", self.blobs())
             // Arenas and stacks are address space, and none of them memory.
             .env("MALLOC_ARENA_MAX", "1")
             .env("TOKIO_WORKER_THREADS", "1")

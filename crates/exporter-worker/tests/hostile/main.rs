@@ -16,7 +16,7 @@ mod structure;
 
 use std::fs::File;
 use std::io::{Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -83,7 +83,7 @@ fn find(raw: &Raw, end: &str) -> String {
 }
 
 struct Place {
-    _directory: TempDir,
+    directory: TempDir,
     options: LoadOptions,
     pool: PgPool,
     wrong: Mutex<Vec<String>>,
@@ -98,10 +98,10 @@ impl Place {
             owner: None,
             origin: Origin::Anybody,
             file: directory.path().join("snapshot.zip"),
-            blob_dir: directory.path().join("blobs"),
+            blobs: BlobStore::open(&directory.path().join("blobs")).unwrap(),
             database: pool.connect_options().to_url_lossy().to_string().into(),
         };
-        Self { _directory: directory, options, pool, wrong: Mutex::default() }
+        Self { directory, options, pool, wrong: Mutex::default() }
     }
 
     async fn load(&self, origin: Origin, zip: &[u8]) -> Result<Summary, LoadError> {
@@ -151,8 +151,8 @@ impl Place {
     /// A dry run.
     async fn examines(&self, case: &str, zip: &[u8]) -> Examined {
         std::fs::write(&self.options.file, zip).unwrap();
-        let blobs = BlobStore::open(&self.options.blob_dir).unwrap();
-        let places = Places { database: self.options.database.clone(), blobs, reserve: 0 };
+        let (database, blobs) = (self.options.database.clone(), self.options.blobs.clone());
+        let places = Places { database, blobs, reserve: 0 };
         let file = File::open(&self.options.file).unwrap();
         let import = Import { file, origin: Origin::Anybody, cell: NewCell::default() };
         let begun = Instant::now();
@@ -172,14 +172,21 @@ impl Place {
         let count = "SELECT (SELECT count(*) FROM cell) + (SELECT count(*) FROM document)
                           + (SELECT count(*) FROM node) + (SELECT count(*) FROM blob) + (SELECT count(*) FROM generation)";
         let rows: i64 = sqlx::query_scalar(count).fetch_one(&self.pool).await.unwrap();
-        let directories = std::fs::read_dir(self.options.blob_dir.join("blobs")).into_iter().flatten().flatten();
+        let directories = std::fs::read_dir(self.blobs().join("blobs")).into_iter().flatten().flatten();
         let files = directories.flat_map(|d| std::fs::read_dir(d.path()).unwrap().flatten()).count();
         if rows == 0 && files == 0 { Ok(()) } else { Err(format!("leaves {rows} rows and {files} files")) }
     }
 
     async fn clear(&self) {
         sqlx::raw_sql("TRUNCATE cell, document, node, blob, generation").execute(&self.pool).await.unwrap();
-        let _ = std::fs::remove_dir_all(&self.options.blob_dir);
+        for directory in std::fs::read_dir(self.blobs().join("blobs")).into_iter().flatten().flatten() {
+            std::fs::remove_dir_all(directory.path()).unwrap();
+        }
+    }
+
+    /// Directory of the blob store.
+    fn blobs(&self) -> PathBuf {
+        self.directory.path().join("blobs")
     }
 }
 

@@ -1,7 +1,7 @@
 //! The database: connections, migrations, and every statement both services must agree on.
 //!
 //! [`jobs`] moves jobs, [`job_resources`] shows them, [`snapshots`] holds what clients see, [`cells`] holds cells, [`generations`] their contents,
-//! [`directory`] tells who may do what with them.
+//! [`directory`] tells who may do what with them, [`hosts`] where services run.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::limits;
 pub mod cells;
 pub mod directory;
 pub mod generations;
+pub mod hosts;
 pub mod job_resources;
 pub mod jobs;
 pub mod snapshots;

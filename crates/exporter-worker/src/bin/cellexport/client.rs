@@ -66,6 +66,11 @@ impl<'r> Request<'r> {
         self.header("Prefer", format!("wait={}", longest.as_secs()))
     }
 
+    /// Asks for bytes of a file from the unit itself: redirects are not followed.
+    pub(crate) fn of_file(url: &str) -> Self {
+        Self::new("GET", url).header("Prefer", "no-redirect")
+    }
+
     /// Says how long the body of the answer may be.
     pub(crate) fn of_length(mut self, bytes: u64) -> Self {
         self.longest = Some(limits::TIMEOUT + Duration::from_secs(bytes / limits::DOWNLOAD_RATE));

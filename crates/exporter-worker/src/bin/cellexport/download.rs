@@ -96,7 +96,7 @@ fn look(client: &Client, url: &str) -> Result<About, Failure> {
         Err(failure) if failure.exit == Exit::Unavailable => return Err(failure),
         // Answers to HEAD have no words.
         Err(failure) => {
-            let spoken = client.send(&Request::new("GET", url).header("Range", "bytes=0-0"));
+            let spoken = client.send(&Request::of_file(url).header("Range", "bytes=0-0"));
             return Err(spoken.err().unwrap_or(failure));
         }
     };
@@ -127,7 +127,7 @@ fn fetch(
     progress.bytes(sink.length(), Some(about.size));
     while sink.length() < about.size {
         let from = sink.length();
-        let mut request = Request::new("GET", url).of_length(about.size - from);
+        let mut request = Request::of_file(url).of_length(about.size - from);
         if let Some(etag) = about.etag.as_ref().filter(|_| from > 0) {
             request = request.header("Range", format!("bytes={from}-")).header("If-Range", etag);
         }

@@ -53,7 +53,7 @@ impl Watch {
 impl RemoteFile {
     /// Opens a file by reading its end.
     pub(crate) fn open(client: &Client, url: &str) -> Result<(Self, Watch), Failure> {
-        let request = Request::new("GET", url).header("Range", format!("bytes=-{}", limits::TAIL));
+        let request = Request::of_file(url).header("Range", format!("bytes=-{}", limits::TAIL));
         let answer = client.send_accepting(&request.of_length(limits::TAIL), &[416])?;
         let no_ranges = || Failure::new(Exit::Other, format!("{url} cannot be read in parts"));
         if answer.status() == 416 {
@@ -92,7 +92,7 @@ impl RemoteFile {
         let left = left.ok_or_else(|| Failure::new(Exit::Faulty, format!("{} leads here and there", self.url)))?;
         *self.allowance.borrow_mut() = left;
         let replaced = || Failure::new(Exit::Conflict, format!("{} was replaced while it was read", self.url));
-        let request = Request::new("GET", &self.url)
+        let request = Request::of_file(&self.url)
             .header("Range", format!("bytes={at}-{}", at + length - 1))
             .header("If-Range", &self.etag)
             .of_length(length);

@@ -1,0 +1,73 @@
+//! A directory of this host, or one that is mounted: files in two levels, made with their owner's rights only.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use super::{Pieces, generic};
+use crate::limits;
+
+/// Makes a directory, and those above it, when they are not there.
+pub(super) fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Free bytes on the volume of a path.
+pub(super) fn free(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail * stat.f_frsize)
+}
+
+/// Streams a range of a file in pieces of [`limits::PIECE`]: the storage library's own stream has pieces of 8 KiB, each a
+/// trip to another thread.
+pub(super) fn pieces(file: File, range: Range<u64>) -> Pieces {
+    let (end, file) = (range.end, Arc::new(file));
+    let pieces = range.step_by(limits::PIECE).zip(std::iter::repeat(file));
+    let reading = stream::iter(pieces).map(move |(begin, file)| async move {
+        let length = (end - begin).min(limits::PIECE as u64) as usize;
+        let reading = tokio::task::spawn_blocking(move || read_at(&file, begin, length));
+        reading.await.map_err(|error| generic(io::Error::other(error)))?.map_err(generic)
+    });
+    reading.buffered(limits::PIECES_AHEAD).boxed()
+}
+
+/// Reads so many bytes, not fewer.
+fn read_at(file: &File, begin: u64, length: usize) -> io::Result<Bytes> {
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, begin)?;
+    Ok(bytes.into())
+}
+
+/// What is in a directory; nothing when it is gone, or is none.
+pub(super) fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match std::fs::read_dir(directory) {
+        Ok(entries) => entries.map(|e| e.map(|e| e.path())).collect(),
+        // Another sweeper was faster, or it is no directory.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Tells whether something was not changed for so long. What cannot be looked at is not old.
+pub(super) fn is_old(path: &Path, age: Duration) -> bool {
+    let modified = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|modified| modified + age < SystemTime::now())
+}
+
+/// The last name of a path.
+pub(super) fn name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
+}
