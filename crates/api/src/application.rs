@@ -49,7 +49,7 @@ impl Application {
         let area = SnapshotArea::open(&settings.area.directory, settings.area.reserve)
             .with_context(|| format!("SNAPSHOT_DIR {}", settings.area.directory.display()))?;
         let (ringer, _) = doorbell::start(settings.broker, "api");
-        let ring = |ringer: doorbell::Ringer| move |job| ringer.ring(job);
+        let ring = |ringer: doorbell::Ringer| move |bell| ringer.ring(bell);
         tokio::spawn(housekeeping::relay(pool.clone(), ring(ringer.clone())));
         tokio::spawn(housekeeping::reap(pool.clone(), settings.jobs.clone(), ring(ringer.clone())));
         let readiness = Readiness::default();

@@ -16,7 +16,7 @@ use std::time::Duration;
 use model::limits;
 use model::settings::{
     AreaSettings, BrokerSettings, DatabaseSettings, InternalSettings, JobSettings, LogSettings, SettingsError,
-    UnitSettings, Variables,
+    TraceSettings, UnitSettings, Variables,
 };
 use model::store::snapshots::Retention;
 
@@ -37,6 +37,8 @@ pub struct WorkerSettings {
     pub jobs: JobSettings,
     /// The log.
     pub log: LogSettings,
+    /// Traces.
+    pub traces: TraceSettings,
     /// The internal port.
     pub internal: InternalSettings,
     /// Where contents and temporary files lie, and how much is done at once.
@@ -78,6 +80,7 @@ impl WorkerSettings {
             area: AreaSettings::read(variables)?,
             jobs: JobSettings::read(variables)?,
             log: LogSettings::read(variables)?,
+            traces: TraceSettings::read(variables)?,
             internal: InternalSettings::read(variables)?,
             work: WorkSettings {
                 blob_dir: variables.required("BLOB_DIR")?.into(),
