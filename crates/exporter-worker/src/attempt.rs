@@ -96,6 +96,7 @@ impl<S: CellSource + Clone> Attempts<S> {
         report(kind, &outcome, settled, seconds, &control);
         if control.stopped() == Some(StopReason::Stalled) {
             // A thread hangs where nothing can reach it (a dead mount, say). Only a new process is free of it.
+            tracing::info!("worker ends, a thread of it hangs");
             std::process::exit(70);
         }
     }
@@ -310,7 +311,7 @@ fn report(kind: JobKind, outcome: &Result<Done, Failure>, settled: Settled, seco
             trace.fail(error);
         }
         (_, Settled::Lost) if control.stopped() == Some(StopReason::Stalled) => {
-            tracing::error!(seconds, error = failure, stopped, "the job hangs, ending the process");
+            tracing::error!(seconds, error = failure, stopped, "the job hangs, leaving it to its lease");
             trace.fail("the job hangs");
         }
         (_, Settled::Lost) => {
