@@ -199,6 +199,11 @@ impl<S: CellSource + Clone> Attempts<S> {
 
     /// Each try on a fresh connection: after a lost answer nothing that the old one says can be trusted.
     async fn settle_once(&self, claim: &Claim, outcome: &Result<Done, Failure>) -> Result<Settled, StoreError> {
+        let lost = |decision| matches!(decision, Decision::Stop(StopReason::Lost | StopReason::Stalled));
+        if outcome.as_ref().is_err_and(|failure| lost(failure.decision)) {
+            // There is nothing to write, and the database may be what is away.
+            return Ok(Settled::Lost);
+        }
         let mut connection = store::connect(&self.database, "cell-export settle").await?;
         let connection = &mut connection;
         let failure = match outcome {
