@@ -50,7 +50,7 @@ impl Application {
         let requests = store::pool_of_whole_work(&settings.database.url, "cell-export api", settings.http.pool)?;
         let area = SnapshotArea::of(&settings.storage).context("snapshot area")?;
         let (ringer, _) = doorbell::start(settings.broker, "api");
-        let ring = |ringer: doorbell::Ringer| move |job| ringer.ring(job);
+        let ring = |ringer: doorbell::Ringer| move |bell| ringer.ring(bell);
         tokio::spawn(housekeeping::relay(pool.clone(), ring(ringer.clone())));
         tokio::spawn(housekeeping::reap(pool.clone(), settings.jobs.clone(), ring(ringer.clone())));
         let readiness = Readiness::default();

@@ -28,7 +28,7 @@ use jsonwebtoken::Algorithm;
 use model::limits;
 use model::settings::{
     BrokerSettings, DatabaseSettings, InternalSettings, JobSettings, LogSettings, SettingsError, StorageSettings,
-    UnitSettings, Variables,
+    TraceSettings, UnitSettings, Variables,
 };
 use secrecy::SecretString;
 
@@ -49,6 +49,8 @@ pub struct ApiSettings {
     pub jobs: JobSettings,
     /// The log.
     pub log: LogSettings,
+    /// Traces.
+    pub traces: TraceSettings,
     /// The internal port.
     pub internal: InternalSettings,
     /// Credentials.
@@ -107,6 +109,7 @@ impl ApiSettings {
             storage: StorageSettings::read_for_snapshots(variables)?,
             jobs: JobSettings::read(variables)?,
             log: LogSettings::read(variables)?,
+            traces: TraceSettings::read(variables)?,
             internal: InternalSettings::read(variables)?,
             auth: auth(variables)?,
             http: HttpSettings {

@@ -20,21 +20,31 @@ use crate::error::ApiError;
 use crate::handlers::{cells, delete, download, export, import, jobs, propfind, status, upload};
 use crate::routes::{self, Action, Target, UnitAction};
 use crate::state::State;
-use crate::{openapi, page, slow_reader, unread};
+use crate::{openapi, page, request_trace, slow_reader, unread};
 
 /// Answers a request.
 pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload: Payload) -> HttpResponse {
-    let incoming = Incoming::read(&request);
+    let mut incoming = Incoming::read(&request);
     let key = request_key::for_log(incoming.request_key.as_ref());
-    let span = tracing::info_span!("request", request.key = key, method = incoming.method, path = incoming.path);
-    let (begun, route) = (Instant::now(), Cell::new("none"));
+    let trace = request_trace::begin(&incoming, &key, &state.unit);
+    // What is asked for from here on is asked for by this span.
+    incoming.trace = trace.context();
+    let span = tracing::info_span!(
+        "request",
+        request.key = key,
+        method = incoming.method,
+        path = incoming.path,
+        trace.id = trace.trace_id()
+    );
+    let (begun, route) = (Instant::now(), Cell::new(routes::NO_ROUTE));
     let outcome = process(&state, &incoming, &mut payload, &route).instrument(span.clone()).await;
     let mut response = outcome.unwrap_or_else(|error| error.response(&incoming.headers, &state.unit));
     cors::finish(&mut response, &incoming.headers);
     let (method, status) = (routes::method_name(&incoming.method), response.status().as_u16());
     metrics::answered(route.get(), method, status, begun.elapsed().as_secs_f64());
     let _span = span.entered();
-    tracing::info!(status = response.status().as_u16(), "answered");
+    tracing::info!(status, "answered");
+    request_trace::end(trace, &incoming, route.get(), status);
     let line = request.conn_data::<slow_reader::Line>();
     slow_reader::watch(unread::keep(payload, response), line, state.download_window)
 }

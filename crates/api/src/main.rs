@@ -11,6 +11,7 @@ use api::token_command::{self, TokenError};
 use clap::{Parser, Subcommand};
 use model::error_chain::Chain;
 use model::settings::{DatabaseSettings, SettingsError, UnitSettings, Variables};
+use model::telemetry::Telemetry;
 use model::{limits, store};
 
 /// Accepts exports of Personium cells, and serves their snapshots.
@@ -82,7 +83,7 @@ fn serve(check_config: bool) -> Result<ExitCode, SettingsError> {
         println!("{settings:#?}");
         return Ok(ExitCode::SUCCESS);
     }
-    api::telemetry::start(&settings.log);
+    let telemetry = Telemetry::start("cellexport-api", &settings.log, &settings.traces);
     let running = actix_web::rt::System::new().block_on(async {
         let application = Application::build(settings).await?;
         tracing::info!(port = application.port(), "api runs");
@@ -90,13 +91,15 @@ fn serve(check_config: bool) -> Result<ExitCode, SettingsError> {
         tracing::info!("api ended");
         anyhow::Ok(())
     });
-    Ok(match running {
+    let code = match running {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "cannot serve");
             ExitCode::FAILURE
         }
-    })
+    };
+    telemetry.end();
+    Ok(code)
 }
 
 fn migrate() -> Result<ExitCode, SettingsError> {

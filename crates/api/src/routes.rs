@@ -217,16 +217,21 @@ pub(crate) fn cell_route(segments: &[String]) -> &'static str {
         ["__export" | "__import", "jobs", _, "events"] => "/jobs/{id}/events",
         ["__snapshot"] => "/__snapshot",
         ["__snapshot", _] => "/__snapshot/{file}",
-        _ => "none",
+        _ => NO_ROUTE,
     }
 }
+
+/// What no route names.
+pub(crate) const NO_ROUTE: &str = "none";
+/// What no method that is known here.
+pub(crate) const OTHER_METHOD: &str = "other";
 
 /// A method as metrics name it.
 pub(crate) fn method_name(method: &str) -> &'static str {
     ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"]
         .into_iter()
         .find(|known| *known == method)
-        .unwrap_or("other")
+        .unwrap_or(OTHER_METHOD)
 }
 
 /// The route table of the unit: finds what a method means for the path below `__ctl`.

@@ -8,12 +8,13 @@ use model::area::{SnapshotArea, SnapshotKey};
 use model::error_chain::Chain;
 use model::error_code::{ErrorBody, ErrorCode};
 use model::failpoint;
-use model::job::{Amount, JobState, backoff};
+use model::job::{Amount, JobKind, JobState, backoff};
 use model::limits;
 use model::metrics;
 use model::settings::JobSettings;
 use model::store::jobs::{self, Claim, FinishedBlob, ImportSource, NewContents, Requeued, Work};
 use model::store::{self, StoreError, cells, generations};
+use model::telemetry::TraceSpan;
 use secrecy::SecretString;
 use sqlx::PgConnection;
 use tokio::task::JoinHandle;
@@ -56,24 +57,28 @@ pub struct Attempts<S> {
 impl<S: CellSource + Clone> Attempts<S> {
     /// Runs a claimed job. Returns when its row says what became of it, or when somebody else has to say.
     pub async fn run(&self, claim: Claim, token: Uuid, shutdown: CancellationToken) {
+        let trace = self::trace(&claim);
         let span = tracing::info_span!(
             "attempt",
             job.id = %claim.fence.job,
             cell.name = claim.cell_name.as_deref().unwrap_or("(deleted)"),
             snapshot.name = %claim.name,
             attempt = claim.fence.attempt,
+            trace.id = trace.trace_id(),
         );
-        self.run_in_span(claim, token, shutdown).instrument(span).await;
+        self.run_in_span(claim, token, Control::traced(trace), shutdown).instrument(span).await;
     }
 
-    async fn run_in_span(&self, claim: Claim, token: Uuid, shutdown: CancellationToken) {
+    async fn run_in_span(&self, claim: Claim, token: Uuid, control: Control, shutdown: CancellationToken) {
         let begun = Instant::now();
         let kind = claim.work.kind();
         if claim.fence.attempt == 1 {
             metrics::waited(kind, claim.waited);
+            tracing::info!(kind = kind.name(), "job begins");
+        } else {
+            // The end of the last attempt said that there would be another one.
+            tracing::debug!(kind = kind.name(), "job begins again");
         }
-        tracing::info!(kind = kind.name(), "job begins");
-        let control = Control::default();
         let beats = tokio::spawn(
             heartbeat::keep(self.database.clone(), self.jobs.clone(), claim.fence.clone(), control.clone())
                 .in_current_span(),
@@ -82,33 +87,16 @@ impl<S: CellSource + Clone> Attempts<S> {
         let outcome = self.work(&claim, token, &control).await;
         failpoint::reached("worker.before_settling");
         drain.abort();
-        let settled = self.settle(&claim, &outcome).await;
+        let settled = self.settle(&claim, &outcome, &control).await;
         beats.abort();
         let seconds = begun.elapsed().as_secs_f64();
-        match (&outcome, settled) {
-            (_, Settled::Unknown) => tracing::warn!(seconds, "cannot reach the database, leaving the job to its lease"),
-            (_, Settled::Lost) => tracing::warn!(seconds, "the job belongs to another attempt now, leaving it alone"),
-            (Ok(done), Settled::Done(state)) => {
-                let Amount { documents, files, bytes } = done.amount();
-                metrics::done(kind, done.amount());
-                metrics::took(kind, seconds);
-                tracing::info!(kind = kind.name(), seconds, bytes, documents, files, state, "job ends");
-            }
-            (Err(failure), Settled::Done(state)) => {
-                match failure.decision {
-                    Decision::Retry if state == JobState::Queued.name() => metrics::retried("retry"),
-                    Decision::Wait if state == JobState::Queued.name() => metrics::retried("wait"),
-                    Decision::Stop(StopReason::Shutdown) => {}
-                    Decision::Retry | Decision::Wait | Decision::Fail | Decision::Stop(_) => {
-                        metrics::took(kind, seconds);
-                    }
-                }
-                tracing::warn!(seconds, state, decision = ?failure.decision, error = %Chain(failure), "attempt failed");
-            }
+        if let Settled::Done(state) = settled {
+            measure(kind, &outcome, state, seconds);
         }
+        report(kind, &outcome, settled, seconds, &control);
         if control.stopped() == Some(StopReason::Stalled) {
             // A thread hangs where nothing can reach it (a dead mount, say). Only a new process is free of it.
-            tracing::error!("ending the process because of a hanging job");
+            tracing::info!("worker ends, a thread of it hangs");
             std::process::exit(70);
         }
     }
@@ -146,7 +134,7 @@ impl<S: CellSource + Clone> Attempts<S> {
     }
 
     async fn import(&self, claim: &Claim, source: &ImportSource, control: &Control) -> Result<Done, Failure> {
-        let import = self.prepare(claim, source, control).await?;
+        let import = control.phase("open snapshot", self.prepare(claim, source, control)).await?;
         let generation = {
             let mut connection = store::connect(&self.database, "cell-export import").await.map_err(Failure::store)?;
             generations::begin(&mut connection, Some(&claim.fence)).await.map_err(Failure::store)?
@@ -162,7 +150,7 @@ impl<S: CellSource + Clone> Attempts<S> {
     }
 
     async fn examine(&self, claim: &Claim, source: &ImportSource, control: &Control) -> Result<Done, Failure> {
-        let import = self.prepare(claim, source, control).await?;
+        let import = control.phase("open snapshot", self.prepare(claim, source, control)).await?;
         let examined = import::examine(&self.places, import, &claim.cell_id, control).await;
         let examined = examined.map_err(|error| Failure::import(error, control))?;
         let result = serde_json::to_string(&examined).map_err(|error| Failure::internal(error.to_string()))?;
@@ -187,14 +175,19 @@ impl<S: CellSource + Clone> Attempts<S> {
     }
 
     /// Writes what became of the attempt, for as long as the lease can last.
-    async fn settle(&self, claim: &Claim, outcome: &Result<Done, Failure>) -> Settled {
+    async fn settle(&self, claim: &Claim, outcome: &Result<Done, Failure>, control: &Control) -> Settled {
+        let span = control.trace().phase(match outcome {
+            Ok(Done::Imported { .. }) => "swap contents",
+            Ok(Done::Exported(_) | Done::Examined { .. }) => "publish",
+            Err(_) => "settle",
+        });
         let until = Instant::now() + self.jobs.lease;
         loop {
             match self.settle_once(claim, outcome).await {
                 Ok(settled) => return settled,
                 Err(error) if Instant::now() >= until => {
-                    tracing::warn!(error = %Chain(&error), "cannot settle the job");
-                    return Settled::Unknown;
+                    span.fail(Chain(&error).to_string());
+                    return Settled::Unknown(error);
                 }
                 Err(error) => {
                     tracing::debug!(error = %Chain(&error), "trying again to settle the job");
@@ -206,6 +199,11 @@ impl<S: CellSource + Clone> Attempts<S> {
 
     /// Each try on a fresh connection: after a lost answer nothing that the old one says can be trusted.
     async fn settle_once(&self, claim: &Claim, outcome: &Result<Done, Failure>) -> Result<Settled, StoreError> {
+        let lost = |decision| matches!(decision, Decision::Stop(StopReason::Lost | StopReason::Stalled));
+        if outcome.as_ref().is_err_and(|failure| lost(failure.decision)) {
+            // There is nothing to write, and the database may be what is away.
+            return Ok(Settled::Lost);
+        }
         let mut connection = store::connect(&self.database, "cell-export settle").await?;
         let connection = &mut connection;
         let failure = match outcome {
@@ -233,14 +231,14 @@ impl<S: CellSource + Clone> Attempts<S> {
 }
 
 /// What the row says in the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Settled {
     /// The row was moved to this state, by this attempt.
     Done(&'static str),
     /// The attempt no longer owns the job.
     Lost,
     /// The database could not be asked. The lease will run out.
-    Unknown,
+    Unknown(StoreError),
 }
 
 /// Work that is done; no row says so yet.
@@ -261,6 +259,74 @@ impl Done {
             Self::Imported { amount, .. } | Self::Examined { amount, .. } => *amount,
         }
     }
+}
+
+/// The span of an attempt, below the request that asked for the job.
+fn trace(claim: &Claim) -> TraceSpan {
+    let span = TraceSpan::attempt(claim.work.kind().name(), claim.trace.as_ref());
+    span.set("job.id", claim.fence.job.to_string());
+    span.set("cell.name", claim.cell_name.clone().unwrap_or_default());
+    span.set("snapshot.name", claim.name.to_string());
+    span.set("attempt", i64::from(claim.fence.attempt));
+    span
+}
+
+/// Counts an attempt whose row says what became of it.
+fn measure(kind: JobKind, outcome: &Result<Done, Failure>, state: &str, seconds: f64) {
+    let queued = state == JobState::Queued.name();
+    match outcome {
+        Ok(done) => {
+            metrics::done(kind, done.amount());
+            metrics::took(kind, seconds);
+        }
+        Err(failure) => match failure.decision {
+            Decision::Retry if queued => metrics::retried("retry"),
+            Decision::Wait if queued => metrics::retried("wait"),
+            Decision::Stop(StopReason::Shutdown) => {}
+            Decision::Retry | Decision::Wait | Decision::Fail | Decision::Stop(_) => metrics::took(kind, seconds),
+        },
+    }
+}
+
+/// Says how an attempt ended: in one line of the log, and to the trace. Why it was told to stop counts only now: the
+/// heartbeat takes a job that has just been settled for one that was lost.
+fn report(kind: JobKind, outcome: &Result<Done, Failure>, settled: Settled, seconds: f64, control: &Control) {
+    let stopped = control.cause();
+    // What says no more than that it was told to stop is left out.
+    let failure = outcome.as_ref().err().filter(|failure| !matches!(failure.decision, Decision::Stop(_)));
+    let failure = failure.map(|failure| Chain(failure).to_string());
+    let trace = control.trace();
+    match (outcome, settled) {
+        (Ok(done), Settled::Done(state)) => {
+            let Amount { documents, files, bytes } = done.amount();
+            tracing::info!(kind = kind.name(), seconds, bytes, documents, files, state, "job ends");
+            trace.set("job.state", state);
+        }
+        (Err(cause), Settled::Done(state)) => {
+            tracing::warn!(seconds, state, decision = ?cause.decision, error = %Chain(cause), "attempt failed");
+            trace.set("job.state", state);
+            if !matches!(cause.decision, Decision::Stop(StopReason::Cancelled | StopReason::Shutdown)) {
+                trace.fail(Chain(cause).to_string());
+            }
+        }
+        (_, Settled::Unknown(error)) => {
+            let error = Chain(&error).to_string();
+            let words = "cannot reach the database, leaving the job to its lease";
+            tracing::warn!(seconds, error, attempt.error = failure, stopped, "{words}");
+            trace.fail(error);
+        }
+        (_, Settled::Lost) if control.stopped() == Some(StopReason::Stalled) => {
+            tracing::error!(seconds, error = failure, stopped, "the job hangs, leaving it to its lease");
+            trace.fail("the job hangs");
+        }
+        (_, Settled::Lost) => {
+            let words = "the job may belong to another attempt now, leaving it alone";
+            tracing::warn!(seconds, error = failure, stopped, "{words}");
+            trace.fail("the job was lost");
+        }
+    }
+    // Whoever hangs may hold it for ever.
+    trace.end();
 }
 
 async fn succeed(
@@ -408,6 +474,7 @@ mod tests {
             name: SnapshotName::parse("n").expect("a name"),
             strikes: 0,
             waited: Duration::ZERO,
+            trace: None,
         };
         let failure = attempts.work(&claim, Uuid::nil(), &Control::default()).await.expect_err("it panics");
         assert_eq!(failure.decision, Decision::Retry);

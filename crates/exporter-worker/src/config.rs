@@ -13,7 +13,7 @@ use std::time::Duration;
 use model::limits;
 use model::settings::{
     BrokerSettings, DatabaseSettings, InternalSettings, JobSettings, LogSettings, SettingsError, StorageSettings,
-    UnitSettings, Variables,
+    TraceSettings, UnitSettings, Variables,
 };
 use model::store::snapshots::Retention;
 
@@ -34,6 +34,8 @@ pub struct WorkerSettings {
     pub jobs: JobSettings,
     /// The log.
     pub log: LogSettings,
+    /// Traces.
+    pub traces: TraceSettings,
     /// The internal port.
     pub internal: InternalSettings,
     /// How much is done at once, and how.
@@ -71,6 +73,7 @@ impl WorkerSettings {
             storage: StorageSettings::read_for_both(variables)?,
             jobs: JobSettings::read(variables)?,
             log: LogSettings::read(variables)?,
+            traces: TraceSettings::read(variables)?,
             internal: InternalSettings::read(variables)?,
             work: WorkSettings {
                 slots,

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use model::error_chain::Chain;
 use model::job::{Amount, Progress, Written};
 use model::limits;
+use model::telemetry::TraceSpan;
 use tokio_util::sync::CancellationToken;
 
 /// Why an attempt must stop before it is done.
@@ -40,7 +42,10 @@ pub struct Control(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     stop: CancellationToken,
-    reason: OnceLock<StopReason>,
+    /// Why it has to stop, and what led to that.
+    reason: OnceLock<(StopReason, Option<String>)>,
+    /// What the attempt's phases belong to.
+    trace: TraceSpan,
     /// And when it was known.
     whole: OnceLock<(Whole, Instant)>,
     documents: AtomicU64,
@@ -51,16 +56,55 @@ struct Inner {
 }
 
 impl Control {
+    /// The control of an attempt that has a span.
+    pub fn traced(trace: TraceSpan) -> Self {
+        Self(Arc::new(Inner { trace, ..Inner::default() }))
+    }
+
+    /// The attempt's span; nothing for work that is none of a job.
+    pub fn trace(&self) -> &TraceSpan {
+        &self.0.trace
+    }
+
+    /// Does a phase of the work: a span of its own, that says whether it failed.
+    pub async fn phase<T, E: std::error::Error>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let span = self.0.trace.phase(name);
+        let done = work.await;
+        if let Err(error) = &done {
+            span.fail(Chain(error).to_string());
+        }
+        done
+    }
+
     /// Asks all parts to stop. The first reason counts.
     pub fn stop(&self, reason: StopReason) {
-        if self.0.reason.set(reason).is_ok() {
+        self.stop_with(reason, None);
+    }
+
+    /// The same, with what led to it, for the log: whoever ends the attempt says it, once, when it is known what became
+    /// of the job.
+    pub fn stop_because(&self, reason: StopReason, cause: String) {
+        self.stop_with(reason, Some(cause));
+    }
+
+    fn stop_with(&self, reason: StopReason, cause: Option<String>) {
+        if self.0.reason.set((reason, cause)).is_ok() {
             self.0.stop.cancel();
         }
     }
 
     /// Returns why to stop, if so.
     pub fn stopped(&self) -> Option<StopReason> {
-        self.0.reason.get().copied()
+        self.0.reason.get().map(|(reason, _)| *reason)
+    }
+
+    /// Returns what led to that, if there is more to say.
+    pub fn cause(&self) -> Option<&str> {
+        self.0.reason.get().and_then(|(_, cause)| cause.as_deref())
     }
 
     /// Completes when the attempt must stop. Cancel-safe.

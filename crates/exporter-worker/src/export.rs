@@ -36,13 +36,16 @@ pub async fn export<S: CellSource>(source: Arc<S>, order: Order, control: &Contr
     if order.place.area.free().map_err(|e| Failure::io("create snapshot file", e))? == 0 {
         return Err(Failure::disk_full());
     }
-    let view = source.open(&order.cell).await?;
+    let view = control.phase("open view", source.open(&order.cell)).await?;
     failpoint::reached("export.view_opened");
     control.set_whole(Whole::Cell(view.summary().total()));
     let (feed, finished) = snapshot::start(order.place, source, control)?;
     let fed = Feeder { feed, control }.feed(view, &order.unit_url).await;
-    let made = finished.await.unwrap_or_else(|_| Err(Failure::internal("the snapshot thread went away".to_owned())));
-    match (fed, made) {
+    // What was fed is written, proved and made durable by now, but for the last pieces.
+    let made = control.phase("finish snapshot", async {
+        finished.await.unwrap_or_else(|_| Err(Failure::internal("the snapshot thread went away".to_owned())))
+    });
+    match (fed, made.await) {
         (Ok(()), made) => made,
         // The writer refused first: its failure is the cause, the feeder only saw the closed channel.
         (Err(Fed::WriterGone), made) => made,
@@ -60,16 +63,22 @@ impl<S: CellSource> Feeder<'_, S> {
     async fn feed(mut self, mut view: S::View, unit_url: &str) -> Result<(), Fed> {
         let summary = view.summary().clone();
         let modified = updated(&summary.document).unwrap_or_default();
+        let control = self.control;
         self.head(&summary, unit_url, modified).await?;
-        self.documents(&mut view, &summary, modified).await?;
+        control.phase("read documents", self.documents(&mut view, &summary, modified)).await?;
         // From here on nothing holds the database: contents are write-once.
         let tree = view.seal().await?;
         failpoint::reached("export.view_closed");
+        control.phase("read contents", self.contents(tree)).await?;
+        let content = Amount { documents: 0, files: summary.files, bytes: summary.file_bytes };
+        self.feed.end(Totals { documents: summary.documents, content }).await
+    }
+
+    async fn contents(&mut self, tree: impl IntoIterator<Item = Result<Node, Failure>>) -> Result<(), Fed> {
         for node in tree {
             self.node(node?).await?;
         }
-        let content = Amount { documents: 0, files: summary.files, bytes: summary.file_bytes };
-        self.feed.end(Totals { documents: summary.documents, content }).await
+        Ok(())
     }
 
     async fn head(&mut self, summary: &Summary, unit_url: &str, modified: i64) -> Result<(), Fed> {

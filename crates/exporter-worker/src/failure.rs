@@ -115,8 +115,8 @@ impl Failure {
 
     /// A node's metadata is not JSON.
     pub fn pmeta(path: &str, error: serde_json::Error) -> Self {
-        tracing::warn!(%path, "unreadable .pmeta");
-        Self::new(Decision::Fail, ErrorCode::DavInconsistent.body(), Some(Box::new(error)))
+        let cause = Unreadable { path: path.to_owned(), source: error };
+        Self::new(Decision::Fail, ErrorCode::DavInconsistent.body(), Some(Box::new(cause)))
     }
 
     /// The snapshot was written but does not read back as it should.
@@ -150,6 +150,14 @@ impl Failure {
             Err(error) => Self::internal(error.to_string()),
         }
     }
+}
+
+/// A node whose metadata cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: unreadable .pmeta")]
+struct Unreadable {
+    path: String,
+    source: serde_json::Error,
 }
 
 /// Tells whether a full disk is among the causes.

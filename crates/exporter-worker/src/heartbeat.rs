@@ -45,15 +45,12 @@ pub async fn keep(url: SecretString, settings: JobSettings, fence: Fence, contro
             movement = (control.movement(), Instant::now());
         }
         if movement.1.elapsed() >= settings.stall {
-            tracing::error!("nothing moved for {:?}, letting the lease go", settings.stall);
-            return control.stop(StopReason::Stalled);
+            return control.stop_because(StopReason::Stalled, format!("nothing moved for {:?}", settings.stall));
         }
         reported = (control.progress(), Instant::now());
         match beat(&url, &mut connection, &settings, &fence, &reported.0).await {
-            Ok(None) => {
-                tracing::warn!("the job was taken over, stopping");
-                return control.stop(StopReason::Lost);
-            }
+            // Or the attempt has just settled it, which is no news to whoever did.
+            Ok(None) => return control.stop_because(StopReason::Lost, "the job was taken over".to_owned()),
             Ok(Some(Beat { cancel: true, .. })) => control.stop(StopReason::Cancelled),
             Ok(Some(Beat { past_deadline: true, .. })) => control.stop(StopReason::Deadline),
             Ok(Some(_)) => {}
@@ -61,8 +58,8 @@ pub async fn keep(url: SecretString, settings: JobSettings, fence: Fence, contro
                 connection = None;
                 // Saves work only; what makes it safe is the fence.
                 if heard.elapsed() >= settings.lease.mul_f64(0.75) {
-                    tracing::warn!(error = %Chain(&error), "no heartbeat got through for too long, stopping");
-                    return control.stop(StopReason::Lost);
+                    let cause = format!("no heartbeat got through for too long: {}", Chain(&error));
+                    return control.stop_because(StopReason::Lost, cause);
                 }
                 tracing::debug!(error = %Chain(&error), "a heartbeat did not get through");
                 continue;

@@ -18,5 +18,4 @@ pub mod slot;
 pub mod snapshot;
 pub mod source;
 pub mod sweeper;
-pub mod telemetry;
 pub mod worker;

@@ -9,13 +9,13 @@ use clap::{Parser, Subcommand};
 use exporter_worker::config::{LoadSettings, WorkerSettings};
 use exporter_worker::import::Origin;
 use exporter_worker::load::{self, LoadOptions};
-use exporter_worker::telemetry;
 use exporter_worker::worker::Worker;
 use model::area::BlobStore;
 use model::cell::{CellId, CellName};
 use model::error_chain::Chain;
 use model::job::Amount;
 use model::settings::Variables;
+use model::telemetry::Telemetry;
 use model::{hosts, store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -91,7 +91,7 @@ async fn run(check_config: bool) -> ExitCode {
         println!("{settings:#?}");
         return ExitCode::SUCCESS;
     }
-    telemetry::start(&settings.log);
+    let telemetry = Telemetry::start("cellexport-worker", &settings.log, &settings.traces);
     let worker = match Worker::build(settings).await {
         Ok(worker) => worker,
         Err(error) => {
@@ -105,6 +105,7 @@ async fn run(check_config: bool) -> ExitCode {
         return ExitCode::FAILURE;
     }
     worker.run_until_stopped(shutdown).await;
+    telemetry.end();
     // Dropping the runtime would wait for ever for a thread that hangs; everything that matters is settled.
     std::process::exit(0)
 }

@@ -90,7 +90,7 @@ impl Worker {
 
     /// Works until `shutdown`; then finishes or gives back what is running.
     pub async fn run_until_stopped(self, shutdown: CancellationToken) {
-        let ring = |ringer: Ringer| move |job| ringer.ring(job);
+        let ring = |ringer: Ringer| move |bell| ringer.ring(bell);
         let mut chores_running = JoinSet::new();
         chores_running.spawn(housekeeping::relay(self.pool.clone(), ring(self.ringer.clone())));
         chores_running.spawn(housekeeping::reap(

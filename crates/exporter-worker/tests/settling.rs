@@ -68,6 +68,7 @@ async fn a_snapshot_outlives_a_commit_without_an_answer(pool: PgPool) {
         max_strikes: 1,
         admission: Admission::default(),
         idempotency: None,
+        trace: None,
     };
     jobs::accept(c, &job).await.unwrap();
     for statement in CUT {

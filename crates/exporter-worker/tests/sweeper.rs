@@ -41,6 +41,7 @@ async fn what_a_row_names_stays_and_the_rest_goes_when_it_is_old(pool: PgPool) {
             max_strikes: 4,
             admission: Admission::default(),
             idempotency: None,
+            trace: None,
         };
         jobs::accept(&mut connection, &job).await.unwrap();
         claimed.push(jobs::claim(&mut connection, Some(job.id), "me", hour).await.unwrap().unwrap().fence);

@@ -9,29 +9,31 @@ use std::time::Duration;
 
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use secrecy::ExposeSecret;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use crate::error_chain::Chain;
 use crate::failpoint;
-use crate::message::Doorbell;
+use crate::message::{Bell, Doorbell};
 use crate::settings::BrokerSettings;
 use crate::topology::{ROUTING_KEY, Topology};
+use crate::trace_context::TraceContext;
 use crate::{limits, metrics};
 
 /// Rings for jobs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ringer {
-    jobs: mpsc::Sender<Uuid>,
+    bells: mpsc::Sender<Bell>,
     connected: Arc<AtomicBool>,
 }
 
 impl Ringer {
     /// Asks for a doorbell and returns at once. When too many wait already this one is dropped: the relay rings again.
-    pub fn ring(&self, job: Uuid) {
-        if self.jobs.try_send(job).is_err() {
+    pub fn ring(&self, bell: Bell) {
+        let job = bell.job;
+        if self.bells.try_send(bell).is_err() {
             tracing::debug!(job.id = %job, "too many doorbells wait, leaving this one to the relay");
         }
     }
@@ -46,7 +48,7 @@ impl Ringer {
 /// connections whole, acknowledgements included). The task ends when all ringers are gone.
 pub fn start(settings: BrokerSettings, service: &'static str) -> (Ringer, tokio::task::JoinHandle<()>) {
     let (sender, receiver) = mpsc::channel(limits::DOORBELL_BACKLOG);
-    let ringer = Ringer { jobs: sender, connected: Arc::default() };
+    let ringer = Ringer { bells: sender, connected: Arc::default() };
     let connected = Arc::clone(&ringer.connected);
     (ringer, tokio::spawn(supervise(settings, service, receiver, connected)))
 }
@@ -55,7 +57,7 @@ pub fn start(settings: BrokerSettings, service: &'static str) -> (Ringer, tokio:
 async fn supervise(
     settings: BrokerSettings,
     service: &'static str,
-    mut jobs: mpsc::Receiver<Uuid>,
+    mut bells: mpsc::Receiver<Bell>,
     connected: Arc<AtomicBool>,
 ) {
     let topology = Topology::new(&settings.prefix);
@@ -69,7 +71,7 @@ async fn supervise(
                 tracing::info!(recovered = failing, "connected to the broker for publishing");
                 pause.reset();
                 connected.store(true, Relaxed);
-                let published = publish_all(&connection, &channel, &topology, &mut jobs).await;
+                let published = publish_all(&connection, &channel, &topology, &mut bells).await;
                 connected.store(false, Relaxed);
                 match published {
                     Ok(()) => return,
@@ -89,7 +91,7 @@ async fn supervise(
         // Doorbells of the meantime are the relay's: kept here they would all ring at once, late.
         let until = tokio::time::Instant::now() + pause.take();
         loop {
-            match tokio::time::timeout_at(until, jobs.recv()).await {
+            match tokio::time::timeout_at(until, bells.recv()).await {
                 Ok(Some(_)) => {}
                 Ok(None) => return,
                 Err(_) => break,
@@ -102,13 +104,13 @@ async fn publish_all(
     connection: &Connection,
     channel: &Channel,
     topology: &Topology,
-    jobs: &mut mpsc::Receiver<Uuid>,
+    bells: &mut mpsc::Receiver<Bell>,
 ) -> Result<(), BrokerError> {
     let mut check = tokio::time::interval(limits::PUBLISH);
     loop {
-        let job = tokio::select! {
+        let bell = tokio::select! {
             // Both branches are cancel-safe.
-            job = jobs.recv() => job,
+            bell = bells.recv() => bell,
             _ = check.tick() => {
                 if !connection.status().connected() {
                     return Err(BrokerError::Closed);
@@ -116,20 +118,22 @@ async fn publish_all(
                 continue;
             }
         };
-        match job {
+        match bell {
             None => return Ok(()),
-            Some(job) => publish(channel, topology, job).await?,
+            Some(bell) => publish(channel, topology, bell).await?,
         }
     }
 }
 
 /// Publishes one doorbell and waits for the broker's word. One at a time: returned messages are matched in order.
-async fn publish(channel: &Channel, topology: &Topology, job: Uuid) -> Result<(), BrokerError> {
+async fn publish(channel: &Channel, topology: &Topology, bell: Bell) -> Result<(), BrokerError> {
+    let Bell { job, trace } = bell;
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let properties = BasicProperties::default()
         .with_delivery_mode(2)
         .with_content_type("application/json".into())
-        .with_message_id(job.to_string().into());
+        .with_message_id(job.to_string().into())
+        .with_headers(headers(trace.as_ref()));
     let body = Doorbell::for_job(job).encode();
     failpoint::reached("doorbell.before_publish");
     let sending = async {
@@ -156,6 +160,18 @@ async fn publish(channel: &Channel, topology: &Topology, job: Uuid) -> Result<()
         }
         Confirmation::NotRequested => Err(BrokerError::NoConfirms),
     }
+}
+
+/// The trace, in the header fields that it has in HTTP.
+fn headers(trace: Option<&TraceContext>) -> FieldTable {
+    let mut headers = FieldTable::default();
+    if let Some(trace) = trace {
+        headers.insert("traceparent".into(), AMQPValue::LongString(trace.parent().into()));
+        if let Some(state) = trace.state() {
+            headers.insert("tracestate".into(), AMQPValue::LongString(state.into()));
+        }
+    }
+    headers
 }
 
 fn reason(returned: &BasicReturnMessage) -> String {

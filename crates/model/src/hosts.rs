@@ -60,8 +60,8 @@ async fn report_for_ever(pool: PgPool, settings: StorageSettings, mut admitted: 
 /// # Errors
 /// [`OwnStorage`], or a [`StoreError`].
 pub async fn look(connection: &mut PgConnection, settings: &StorageSettings) -> Result<(), Refused> {
-    let other = hosts::report(connection, &settings.host, &host_name(), !settings.is_shared(), limits::HOST_GONE);
-    match other.await? {
+    let (name, alone) = (host_name(), !settings.is_shared());
+    match hosts::report(connection, &settings.host, &name, alone, limits::HOST_GONE).await? {
         Some(other) if !settings.is_shared() => Err(OwnStorage { other }.into()),
         Some(_) | None => Ok(()),
     }

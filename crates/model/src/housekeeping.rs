@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use uuid::Uuid;
 
 use crate::error_chain::Chain;
 use crate::limits;
+use crate::message::Bell;
 use crate::metrics;
 use crate::settings::JobSettings;
 use crate::store::{StoreError, jobs};
 
 /// Rings every [`limits::RELAY`] for queued jobs whose doorbell is due. Never returns.
-pub async fn relay(pool: PgPool, ring: impl Fn(Uuid)) {
+pub async fn relay(pool: PgPool, ring: impl Fn(Bell)) {
     let mut tick = ticker(limits::RELAY);
     let mut healthy = true;
     loop {
@@ -38,7 +38,7 @@ pub async fn relay(pool: PgPool, ring: impl Fn(Uuid)) {
 ///
 /// After an outage of the database all leases look expired although their workers live: this process reaps only after
 /// it has itself had uninterrupted contact for one whole lease, so that workers can beat first.
-pub async fn reap(pool: PgPool, settings: JobSettings, ring: impl Fn(Uuid)) {
+pub async fn reap(pool: PgPool, settings: JobSettings, ring: impl Fn(Bell)) {
     let mut contact_since: Option<Instant> = None;
     let mut healthy = true;
     loop {
@@ -59,7 +59,7 @@ pub async fn reap(pool: PgPool, settings: JobSettings, ring: impl Fn(Uuid)) {
                 contact_since.get_or_insert_with(Instant::now);
                 for (job, what) in reaped {
                     tracing::warn!(job.id = %job, reaping = ?what, "dealt with a lost job");
-                    ring(job);
+                    ring(Bell { job, trace: None });
                 }
             }
             Err(error) => {

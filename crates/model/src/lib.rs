@@ -2,9 +2,9 @@
 //!
 //! If changing a thing on one side only would break the other side, it belongs here; otherwise it does not.
 //! The core (names, states, codes, formats) compiles without any I/O; what talks to PostgreSQL, RabbitMQ and
-//! the storage sits behind the features `postgres`, `amqp` and `area`, the port for probes behind `internal`. Nothing
-//! here answers users, and nothing reads the documents and files of a cell, the accounts, roles and ACLs that decide
-//! who may do what aside.
+//! the storage sits behind the features `postgres`, `amqp` and `area`, the port for probes behind `internal`, logs and
+//! traces behind `telemetry`. Nothing here answers users, and nothing reads the documents and files of a cell, the
+//! accounts, roles and ACLs that decide who may do what aside.
 
 pub mod cell;
 pub mod error_chain;
@@ -18,6 +18,7 @@ pub mod message;
 pub mod settings;
 pub mod snapshot_name;
 pub mod status_report;
+pub mod trace_context;
 
 #[cfg(feature = "area")]
 pub mod area;
@@ -35,5 +36,7 @@ pub mod metrics;
 pub mod snapshot_file;
 #[cfg(feature = "postgres")]
 pub mod store;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 #[cfg(feature = "amqp")]
 pub mod topology;

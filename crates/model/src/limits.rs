@@ -166,6 +166,21 @@ pub const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Open connections to an internal port.
 pub const INTERNAL_CONNECTIONS: usize = 64;
 
+/// Finished spans that wait for the collector; what does not fit is dropped.
+pub const SPANS_WAITING: usize = 2048;
+/// Spans that are sent at once.
+pub const SPANS_AT_ONCE: usize = 512;
+/// How long a finished span waits for others to be sent with.
+pub const SPANS_PAUSE: Duration = Duration::from_secs(1);
+/// Sending spans. What the collector has not taken by then is dropped.
+pub const SPANS_SEND: Duration = Duration::from_secs(5);
+/// Sending what is left when the process ends.
+pub const SPANS_END: Duration = Duration::from_secs(2);
+/// What is read of a collector's answer.
+pub const SPANS_ANSWER: u64 = 64 << 10;
+/// Longest `tracestate` that is passed on.
+pub const TRACE_STATE: usize = 512;
+
 /// Threads that answer requests.
 pub const HTTP_THREADS: usize = 2;
 /// Open connections of one of them.

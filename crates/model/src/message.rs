@@ -4,6 +4,16 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::limits;
+use crate::trace_context::TraceContext;
+
+/// A doorbell that is to be rung.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bell {
+    /// The job to look at.
+    pub job: Uuid,
+    /// The trace it belongs to, which travels beside the message, for tools that look at brokers. Workers go by the row.
+    pub trace: Option<TraceContext>,
+}
 
 /// Says "look at this job". It carries an id and never data: a forged or repeated message can only ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

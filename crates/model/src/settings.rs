@@ -17,6 +17,8 @@
 //! | `JOBS_QUEUED_MAX`, `JOBS_PER_OWNER_MAX` | [`JobSettings`] | 10000, 1000 |
 //! | `INTERNAL_LISTEN` | [`InternalSettings`] | none |
 //! | `LOG_FORMAT`, `RUST_LOG` | [`LogSettings`] | `json`, `info` |
+//! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or `OTEL_EXPORTER_OTLP_ENDPOINT` with `/v1/traces` behind it | [`TraceSettings`] | none: no traces |
+//! | `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER_ARG` | [`TraceSettings`] | none, the program's, none, 1 |
 //!
 //! Any variable `X` can be given as `X_FILE` instead: the path of a file whose first line is the value.
 //! This module is the only reader of the environment; secrets are kept in types that do not print.
@@ -26,6 +28,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 
 use crate::limits;
@@ -424,6 +427,75 @@ impl LogSettings {
     }
 }
 
+/// Traces: where spans are sent, and which. The names are OpenTelemetry's.
+#[derive(Debug, Clone)]
+pub struct TraceSettings {
+    /// URL that spans are sent to (OTLP over HTTP, protobuf); nothing is sent when absent.
+    pub endpoint: Option<String>,
+    /// Header fields that are sent with them: credentials, as a rule.
+    pub headers: Vec<(String, SecretString)>,
+    /// Name of the service, in place of the program's.
+    pub service: Option<String>,
+    /// What else is said of the service.
+    pub resource: Vec<(String, String)>,
+    /// Share of the traces that begin here which is sent, 0 to 1. Those that others began are their decision.
+    pub share: f64,
+}
+
+impl TraceSettings {
+    /// Reads the section.
+    pub fn read(variables: &Variables) -> Result<Self, SettingsError> {
+        const SHARE: (&str, &str) = ("OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1");
+        const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+        let share = variables.parsed(SHARE.0, SHARE.1, 1.0)?;
+        if !(0.0..=1.0).contains(&share) {
+            return Err(SettingsError::Invalid(SHARE.0, SHARE.1));
+        }
+        let endpoint = match url(variables, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")? {
+            Some(whole) => Some(whole),
+            None => url(variables, "OTEL_EXPORTER_OTLP_ENDPOINT")?
+                .map(|base| format!("{}/v1/traces", base.trim_end_matches('/'))),
+        };
+        let headers = pairs(variables, HEADERS)?;
+        let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        let is_value = |value: &str| value.bytes().all(|b| matches!(b, b' '..=b'~'));
+        if !headers.iter().all(|(name, value)| is_name(name) && is_value(value)) {
+            return Err(SettingsError::Invalid(HEADERS, "header fields of printable ASCII"));
+        }
+        Ok(Self {
+            endpoint,
+            headers: headers.into_iter().map(|(name, value)| (name, value.into())).collect(),
+            service: variables.text("OTEL_SERVICE_NAME")?,
+            resource: pairs(variables, "OTEL_RESOURCE_ATTRIBUTES")?,
+            share,
+        })
+    }
+}
+
+/// Reads the URL of another service. A password in it would be printed with the other settings.
+fn url(variables: &Variables, name: &'static str) -> Result<Option<String>, SettingsError> {
+    let Some(url) = variables.text(name)? else { return Ok(None) };
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let authority = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    let legal = url.bytes().all(|b| b.is_ascii_graphic());
+    match authority.filter(|authority| legal && !authority.is_empty() && !authority.contains('@')) {
+        Some(_) => Ok(Some(url)),
+        None => Err(SettingsError::Invalid(name, "an http or https URL without a password")),
+    }
+}
+
+/// Reads `name=value,name=value`, values percent-encoded.
+fn pairs(variables: &Variables, name: &'static str) -> Result<Vec<(String, String)>, SettingsError> {
+    let text = variables.text(name)?.unwrap_or_default();
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        Some((name.trim().to_owned(), value.into_owned())).filter(|(name, _)| !name.is_empty())
+    };
+    let read: Option<Vec<_>> = text.split(',').filter(|part| !part.trim().is_empty()).map(pair).collect();
+    read.ok_or(SettingsError::Invalid(name, "name=value, several with commas between them, values percent-encoded"))
+}
+
 #[cfg(test)]
 mod tests {
     use secrecy::ExposeSecret;
@@ -490,5 +562,43 @@ mod tests {
         assert!(refused(&with(("S3_DOWNLOADS", "maybe"))).starts_with("S3_DOWNLOADS "));
         let secret = [bucket[0], bucket[1], ("S3_ACCESS_KEY_ID", "a"), ("S3_SECRET_ACCESS_KEY", "marker")];
         assert!(!format!("{:?}", read(&secret).expect("complete")).contains("marker"));
+    }
+
+    #[test]
+    fn traces_go_to_an_endpoint_with_secrets_that_do_not_print() {
+        let read = |pairs: &[(&str, &str)]| TraceSettings::read(&Variables::table(pairs));
+        let none = read(&[]).expect("nothing is required");
+        assert!(none.endpoint.is_none() && none.share == 1.0 && none.headers.is_empty());
+        let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/");
+        let endpoint = |pairs: &[(&str, &str)]| read(pairs).expect("fine").endpoint;
+        assert_eq!(endpoint(&[base]).as_deref(), Some("http://collector:4318/v1/traces"));
+        let whole = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://vendor/v7/spans?x=y");
+        assert_eq!(endpoint(&[base, whole]).as_deref(), Some("https://vendor/v7/spans?x=y"));
+        let pairs = [
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20marker, x-tenant = one"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,"),
+        ];
+        let settings = read(&pairs).expect("fine");
+        assert_eq!(settings.headers[0].1.expose_secret(), "Bearer marker");
+        assert_eq!(settings.headers[1].0, "x-tenant");
+        assert_eq!(settings.resource, [("deployment.environment.name".to_owned(), "test".to_owned())]);
+        assert!(!format!("{settings:?}").contains("marker"));
+    }
+
+    #[test]
+    fn bad_settings_of_traces_are_refused_by_name() {
+        for bad in [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http:///v1"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://me:secret@vendor/"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=%0d%0ab: c"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a b=c"),
+            ("OTEL_TRACES_SAMPLER_ARG", "1.1"),
+            ("OTEL_TRACES_SAMPLER_ARG", "NaN"),
+        ] {
+            let error = TraceSettings::read(&Variables::table(&[bad])).expect_err(bad.1);
+            assert!(error.to_string().starts_with(bad.0) && !error.to_string().contains("secret"), "{error}");
+        }
     }
 }

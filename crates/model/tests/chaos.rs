@@ -19,6 +19,7 @@ use model::area::{Part, SnapshotArea, SnapshotKey};
 use model::cell::{CellId, CellName};
 use model::error_code::ErrorCode;
 use model::job::{Amount, JobKind, JobState, Progress};
+use model::message::Bell;
 use model::snapshot_name::SnapshotName;
 use model::store::cells::{self, NewCell};
 use model::store::jobs::{
@@ -239,6 +240,7 @@ async fn order(
         max_strikes: rng.i32(1..=4),
         admission: Admission::default(),
         idempotency: None,
+        trace: None,
     };
     let kind = match source {
         None => JobKind::Export,
@@ -573,7 +575,7 @@ async fn relay(world: Arc<World>, mut rng: Rng) {
     let c = &mut *world.pool.acquire().await.expect("a connection");
     while !world.is_over() {
         pause(&mut rng, 25).await;
-        for job in world.ok(jobs::due(c, 10).await).unwrap_or_default() {
+        for Bell { job, .. } in world.ok(jobs::due(c, 10).await).unwrap_or_default() {
             // Lost, delivered, delivered again.
             let mut bells = world.bells.lock().expect("not poisoned");
             bells.extend(std::iter::repeat_n(job, rng.usize(0..=2)));

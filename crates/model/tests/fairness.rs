@@ -29,6 +29,7 @@ async fn accept(connection: &mut PgConnection, cell: &str, admission: Admission)
         max_strikes: 4,
         admission,
         idempotency: None,
+        trace: None,
     };
     jobs::accept(connection, &job).await.map(|()| job.id)
 }

@@ -40,6 +40,7 @@ fn order(text: &str) -> NewJob {
         max_strikes: 4,
         admission: Admission::default(),
         idempotency: None,
+        trace: None,
     }
 }
 

@@ -8,12 +8,14 @@ use std::time::Duration;
 use model::cell::CellId;
 use model::error_code::{ErrorBody, ErrorCode};
 use model::job::{Amount, JobState, Progress, Reaping};
+use model::message::Bell;
 use model::snapshot_name::{SnapshotFileName, SnapshotName};
 use model::store::jobs::{
     self, AcceptError, Admission, Beat, Cancelling, Claim, Fence, FinishedBlob, NewJob, Requeued,
 };
 use model::store::snapshots::{self, Content};
 use model::store::{MIGRATOR, StoreError};
+use model::trace_context::TraceContext;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -55,6 +57,7 @@ async fn new_job(connection: &mut PgConnection, cell: CellId, text: &str) -> New
         max_strikes: 4,
         admission: Admission::default(),
         idempotency: None,
+        trace: None,
     }
 }
 
@@ -424,15 +427,40 @@ async fn many_reapers_reap_each_job_once(pool: PgPool) {
     assert_eq!(strikes, [1]);
 }
 
+/// Also through the relay, which knows only the row, and by every attempt.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_job_keeps_the_trace_of_its_request(pool: PgPool) {
+    let mut connection = pool.acquire().await.expect("a connection");
+    let c = &mut *connection;
+    let longest = format!("a={}", "x".repeat(510));
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = TraceContext::read(parent, Some(&longest));
+    let job = NewJob { trace: trace.clone(), ..new_job(c, cell(), "one").await };
+    jobs::accept(c, &job).await.expect("accepted");
+    execute(&pool, "UPDATE job SET dispatch_at = now() WHERE id = $1", job.id).await.expect("due");
+    assert_eq!(jobs::due(c, 10).await.expect("works"), [Bell { job: job.id, trace: trace.clone() }]);
+    for attempt in 1..=2 {
+        let claim = claim(c, job.id).await.expect("claimable");
+        assert_eq!((claim.fence.attempt, &claim.trace), (attempt, &trace));
+        jobs::requeue(c, &claim.fence, Duration::ZERO, true, None).await.expect("given back");
+    }
+    // As whoever does not know the columns leaves them, and as nobody here writes them.
+    execute(&pool, "UPDATE job SET traceparent = NULL, tracestate = NULL WHERE id = $1", job.id).await.expect("done");
+    let claim = claim(c, job.id).await.expect("claimable");
+    assert_eq!(claim.trace, None);
+    let short = execute(&pool, "UPDATE job SET traceparent = '00-' WHERE id = $1", job.id).await;
+    short.expect_err("the column has a length");
+}
+
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn doorbells_are_due_once_and_again_later(pool: PgPool) {
     let job = accept(&pool, "one").await.expect("accepted");
     let mut connection = pool.acquire().await.expect("a connection");
     let c = &mut *connection;
-    assert_eq!(jobs::due(c, 10).await.expect("works"), Vec::<Uuid>::new(), "the api rings first");
+    assert_eq!(jobs::due(c, 10).await.expect("works"), [], "the api rings first");
     execute(&pool, "UPDATE job SET dispatch_at = now() WHERE id = $1", job).await.expect("due");
-    assert_eq!(jobs::due(c, 10).await.expect("works"), [job]);
-    assert_eq!(jobs::due(c, 10).await.expect("works"), Vec::<Uuid>::new(), "not twice");
+    assert_eq!(jobs::due(c, 10).await.expect("works"), [Bell { job, trace: None }]);
+    assert_eq!(jobs::due(c, 10).await.expect("works"), [], "not twice");
     let wait: f64 = sqlx::query_scalar("SELECT extract(epoch FROM dispatch_at - clock_timestamp())::float8 FROM job")
         .fetch_one(&pool)
         .await
@@ -440,7 +468,7 @@ async fn doorbells_are_due_once_and_again_later(pool: PgPool) {
     assert!((10.0..=15.0).contains(&wait), "again after 15 s: {wait}");
     claim(c, job).await.expect("claimable");
     execute(&pool, "UPDATE job SET dispatch_at = now() WHERE id = $1", job).await.expect("due");
-    assert_eq!(jobs::due(c, 10).await.expect("works"), Vec::<Uuid>::new(), "not for a running job");
+    assert_eq!(jobs::due(c, 10).await.expect("works"), [], "not for a running job");
 }
 
 #[sqlx::test(migrator = "MIGRATOR")]

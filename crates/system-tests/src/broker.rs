@@ -1,9 +1,10 @@
 //! Direct access to the broker: forged messages, and tidying up.
 
 use lapin::options::{
-    BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+    QueuePurgeOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use model::topology::{ROUTING_KEY, Topology};
 
@@ -39,6 +40,19 @@ impl Broker {
         let queue = self.topology.jobs.as_str().into();
         let queue = self.channel.queue_declare(queue, options, FieldTable::default()).await.expect("the queue");
         (queue.message_count(), queue.consumer_count())
+    }
+
+    /// Takes the first message out of the job queue: its body, and its header fields that are text.
+    pub async fn take(&self) -> Option<(Vec<u8>, Vec<(String, String)>)> {
+        let options = BasicGetOptions { no_ack: true };
+        let queue = self.topology.jobs.as_str().into();
+        let message = self.channel.basic_get(queue, options).await.expect("the queue")?;
+        let headers = message.properties.headers().clone().unwrap_or_default();
+        let texts = headers.inner().iter().filter_map(|(name, value)| {
+            let AMQPValue::LongString(text) = value else { return None };
+            Some((name.to_string(), text.to_string()))
+        });
+        Some((message.data.clone(), texts.collect()))
     }
 
     /// Takes everything out of the job queue.

@@ -76,7 +76,7 @@ pub struct Verdict {
     pub retried: usize,
     /// Exports that ended as a zip.
     pub zips: usize,
-    /// Claims of which no worker says that it began: it died at once, or never heard that the job was its.
+    /// First claims of which no worker says that it began: it died at once, or never heard that the job was its.
     pub unheard: usize,
     /// What must not be.
     pub violations: Vec<String>,
@@ -403,7 +403,9 @@ impl Oracle<'_> {
                 }
             }
         }
-        let claims = self.system.value("SELECT count(*) FROM observed WHERE was = 'queued' AND is_now = 'running'");
+        let claims = self
+            .system
+            .value("SELECT count(*) FROM observed WHERE was = 'queued' AND is_now = 'running' AND attempt = 1");
         let claims: usize = claims.parse().unwrap_or_default();
         self.verdict.unheard = claims.saturating_sub(begun);
     }

@@ -2,6 +2,7 @@
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
+use model::trace_context::TraceContext;
 
 /// What the rest of the service sees of a request. `X-Forwarded-Proto` has no effect here: every URL that is emitted
 /// is built from settings.
@@ -23,6 +24,8 @@ pub(crate) struct Incoming {
     pub(crate) path: String,
     /// Query, still encoded.
     pub(crate) query: String,
+    /// The span that asks: the client's, until the request has one of its own.
+    pub(crate) trace: Option<TraceContext>,
     /// Length that the body was announced with on the wire.
     pub(crate) content_length: Option<u64>,
 }
@@ -49,6 +52,7 @@ impl Incoming {
             wire_method,
             method,
             request_key: request.headers().get("x-personium-requestkey").cloned(),
+            trace: trace(request.headers()),
             headers,
             authority,
             raw_authority,
@@ -71,6 +75,18 @@ impl Incoming {
 
 fn text(value: Option<&HeaderValue>) -> Option<String> {
     value?.to_str().ok().map(str::to_owned)
+}
+
+/// What the client says of the trace it is in (W3C Trace Context): nothing that must be right, so nothing is refused.
+fn trace(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut parents = headers.get_all("traceparent");
+    let parent = parents.next()?.to_str().ok()?;
+    if parents.next().is_some() {
+        return None;
+    }
+    // A list may stand in several fields.
+    let states: Vec<&str> = headers.get_all("tracestate").filter_map(|value| value.to_str().ok()).collect();
+    TraceContext::read(parent, Some(&states.join(",")))
 }
 
 fn method(wire: &str, headers: &HeaderMap) -> String {
@@ -126,6 +142,22 @@ mod tests {
         assert_eq!(incoming.header("depth"), Some("1, 2"));
         assert_eq!(incoming.header("authorization"), Some("Bearer a:b"));
         assert_eq!(incoming.header("nothing"), None);
+    }
+
+    #[test]
+    fn a_trace_is_read_from_what_was_sent() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let read = |headers: &[(&'static str, &str)]| {
+            let request = TestRequest::default();
+            let request = headers.iter().fold(request, |request, header| request.append_header(*header));
+            Incoming::read(&request.to_http_request()).trace.map(|t| (t.parent(), t.state().map(str::to_owned)))
+        };
+        let (traced, states) = (("traceparent", parent), [("tracestate", "a=1"), ("tracestate", "b=2")]);
+        assert_eq!(read(&[traced, states[0], states[1]]), Some((parent.to_owned(), Some("a=1,b=2".to_owned()))));
+        assert_eq!(read(&[traced]), Some((parent.to_owned(), None)));
+        assert_eq!(read(&[traced, traced]), None, "two of them are none");
+        assert_eq!(read(&[("traceparent", "00-1-2-3"), states[0]]), None);
+        assert_eq!(read(&[("x-override", &format!("traceparent: {parent}"))]), None);
     }
 
     #[test]

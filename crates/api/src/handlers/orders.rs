@@ -7,10 +7,12 @@ use actix_web::http::header::{LINK, LOCATION, RETRY_AFTER};
 use model::cell::CellId;
 use model::error_code::ErrorCode;
 use model::job::JobKind;
+use model::message::Bell;
 use model::snapshot_name::SnapshotName;
 use model::store::StoreError;
 use model::store::job_resources::{self, Family};
 use model::store::jobs::{self as store, AcceptError, Admission, Idempotency, NewJob};
+use model::trace_context::TraceContext;
 use model::{failpoint, limits};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -53,6 +55,8 @@ pub(super) struct Manner {
     wait: Option<Duration>,
     /// What tells a repeated request.
     idempotency: Option<Idempotency>,
+    /// The span that asks.
+    trace: Option<TraceContext>,
 }
 
 impl Manner {
@@ -61,8 +65,10 @@ impl Manner {
     /// # Errors
     /// 400 PR400-OD-0041 for an `Idempotency-Key` that cannot be one.
     pub(super) fn read(request: &Incoming, kind: JobKind, body: &[u8]) -> Result<Self, ApiError> {
-        let wait = prefer::wait(&request.headers);
-        let Some(value) = request.condition("idempotency-key") else { return Ok(Self { wait, idempotency: None }) };
+        let (wait, trace) = (prefer::wait(&request.headers), request.trace.clone());
+        let Some(value) = request.condition("idempotency-key") else {
+            return Ok(Self { wait, idempotency: None, trace });
+        };
         // A string in quotes (draft-ietf-httpapi-idempotency-key-header, section 2.1); many clients leave them out.
         let key = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(&value);
         let fits =
@@ -71,7 +77,7 @@ impl Manner {
             return Err(ApiError::with(ErrorCode::HeaderValue, &["Idempotency-Key", &value]));
         }
         let body = Sha256::new().chain_update(kind.name()).chain_update("\n").chain_update(body).finalize().into();
-        Ok(Self { wait, idempotency: Some(Idempotency { key: key.to_owned(), body }) })
+        Ok(Self { wait, idempotency: Some(Idempotency { key: key.to_owned(), body }), trace })
     }
 }
 
@@ -144,6 +150,7 @@ pub(super) async fn place(
         max_strikes: state.jobs.max_strikes,
         admission: Admission { queued: state.jobs.max_queued, of_owner: state.jobs.max_per_owner },
         idempotency: manner.idempotency.clone(),
+        trace: manner.trace.clone(),
     };
     let id = job.id;
     let accepting = state.database.ask(async move |connection: &mut PgConnection| {
@@ -175,7 +182,7 @@ pub(super) async fn place(
     failpoint::reached("api.after_commit");
     let what = kind.noun();
     tracing::info!(job.id = %id, cell.name = %root.cell.name, snapshot.name = %name, "{what} accepted");
-    state.ringer.ring(id);
+    state.ringer.ring(Bell { job: id, trace: manner.trace.clone() });
     failpoint::reached("api.before_answer");
     accepted(state, root, kind, id, manner.wait).await
 }

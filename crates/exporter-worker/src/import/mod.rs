@@ -128,16 +128,17 @@ async fn fill_generation(
     staging::prepare(&mut connection).await?;
     let (blobs, reserve, runtime) = (places.blobs.clone(), places.reserve, Handle::current());
     let (name, shared) = (generation.to_owned(), control.clone());
-    let (summary, identity, version) = run(&mut connection, Some(generation), move |to| {
+    let storing = run(&mut connection, Some(generation), move |to| {
         let mut sink = Staging::new(name, blobs, reserve, written, to, runtime);
         let mut faults = Faults::ending_with_the_first();
         let (archive, identity) = open(import, &shared, &mut faults)?;
         let version = archive.version().number();
         let summary = reading::read(archive, &identity, &shared, &mut faults, &mut sink)?;
         Ok((summary, identity, version))
-    })
-    .await?;
-    control.waiting_for(staging::complete(&mut connection, generation)).await?;
+    });
+    let (summary, identity, version) = control.phase("read and store", storing).await?;
+    let completing = control.waiting_for(staging::complete(&mut connection, generation));
+    control.phase("put targets before users", completing).await?;
     if control.stopped().is_some() {
         return Err(ImportError::Interrupted);
     }
@@ -318,9 +319,12 @@ pub async fn examine(
             Err(error) => faults.end_with(error).map(|faults| (faults, None)),
         }
     });
-    let (mut faults, found) = read.await?;
+    let (mut faults, found) = control.phase("read", read).await?;
     let changes = match &found {
-        Some(_) => Some(control.waiting_for(comparison::compare(&mut connection, cell, &mut faults)).await?),
+        Some(_) => {
+            let comparing = control.waiting_for(comparison::compare(&mut connection, cell, &mut faults));
+            Some(control.phase("compare", comparing).await?)
+        }
         None => None,
     };
     let _ = connection.close().await;

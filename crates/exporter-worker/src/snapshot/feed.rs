@@ -16,18 +16,14 @@ use crate::failure::Failure;
 use crate::source::{CellSource, ContentRef};
 
 /// Why feeding ended early.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Fed {
     /// The writer gave up; it knows why.
+    #[error("the writer gave up")]
     WriterGone,
     /// Something else happened.
-    Failed(Failure),
-}
-
-impl From<Failure> for Fed {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
+    #[error(transparent)]
+    Failed(#[from] Failure),
 }
 
 /// Where entries go, in their order.

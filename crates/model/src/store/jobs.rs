@@ -18,8 +18,10 @@ use crate::error_code::{ErrorBody, ErrorCode};
 use crate::failpoint;
 use crate::job::{Amount, JobKind, JobState, Progress, Reaping};
 use crate::limits;
+use crate::message::Bell;
 use crate::metrics;
 use crate::snapshot_name::SnapshotName;
+use crate::trace_context::TraceContext;
 
 /// Why a request was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,8 @@ pub struct NewJob {
     pub admission: Admission,
     /// What tells a repeated request from a new one.
     pub idempotency: Option<Idempotency>,
+    /// The span that asks for it.
+    pub trace: Option<TraceContext>,
 }
 
 /// The key of a request that may be sent again, and what it asked for.
@@ -124,6 +128,8 @@ pub struct Claim {
     pub strikes: i32,
     /// How long after the request.
     pub waited: Duration,
+    /// The span that asked for it.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a claimed job asks for.
@@ -369,8 +375,8 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
     let inserted = sqlx::query!(
         r#"
         INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours,
-                         idempotency_key, idempotency_body, owner, turn)
-        SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, $11, $12, c.owner,
+                         idempotency_key, idempotency_body, traceparent, tracestate, owner, turn)
+        SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, $11, $12, $13, $14, c.owner,
                1 + greatest(
                  (SELECT max(turn) FROM job WHERE owner = c.owner AND state IN ('queued', 'running')),
                  (SELECT min(turn) FROM job WHERE state = 'queued'),
@@ -391,7 +397,9 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
         job.admission.queued,
         job.admission.of_owner,
         job.idempotency.as_ref().map(|i| i.key.as_str()),
-        job.idempotency.as_ref().map(|i| &i.body[..])
+        job.idempotency.as_ref().map(|i| &i.body[..]),
+        job.trace.as_ref().map(TraceContext::parent),
+        job.trace.as_ref().and_then(TraceContext::state)
     )
     .execute(&mut *tx)
     .await
@@ -409,8 +417,8 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
 
 /// T2: takes queued jobs whose doorbell is due and sets the next due time, *then* the caller rings.
 /// A ring that gets lost is repeated: 15 s, doubled each time, at most 10 min.
-pub async fn due(connection: &mut PgConnection, limit: i64) -> Result<Vec<Uuid>, StoreError> {
-    sqlx::query_scalar!(
+pub async fn due(connection: &mut PgConnection, limit: i64) -> Result<Vec<Bell>, StoreError> {
+    let due = sqlx::query!(
         r#"
         UPDATE job j
         SET dispatch_at = clock_timestamp()
@@ -424,13 +432,20 @@ pub async fn due(connection: &mut PgConnection, limit: i64) -> Result<Vec<Uuid>,
           FOR UPDATE SKIP LOCKED
         ) d
         WHERE j.id = d.id
-        RETURNING j.id
+        RETURNING j.id, j.traceparent, j.tracestate
         "#,
         limit
     )
     .fetch_all(connection)
     .await
-    .map_err(StoreError::doing("take due doorbells"))
+    .map_err(StoreError::doing("take due doorbells"))?;
+    let bell = |job, parent, state| Bell { job, trace: trace(parent, state) };
+    Ok(due.into_iter().map(|row| bell(row.id, row.traceparent, row.tracestate)).collect())
+}
+
+/// Reads what a row keeps of a trace. What cannot be read is no reason to stop.
+fn trace(parent: Option<String>, state: Option<String>) -> Option<TraceContext> {
+    TraceContext::read(&parent?, state.as_deref())
 }
 
 /// T3: claims one queued job: the one a doorbell named, or the one whose turn it is. `owner` must be new for every call.
@@ -459,6 +474,7 @@ pub async fn claim(
         ) c
         WHERE j.id = c.id
         RETURNING j.id, j.attempt, j.cell_id, j.name, j.strikes, j.kind, j.source_key, j.source_ours,
+                  j.traceparent, j.tracestate,
                   greatest(extract(epoch FROM clock_timestamp() - j.accepted_at), 0)::float8 AS "waited!",
                   (SELECT cell.name FROM cell WHERE cell.id = j.cell_id) AS cell_name
         "#,
@@ -484,6 +500,7 @@ pub async fn claim(
             cell_name: row.cell_name,
             strikes: row.strikes,
             waited: Duration::from_secs_f64(row.waited),
+            trace: trace(row.traceparent, row.tracestate),
         })
     })
     .transpose()

@@ -480,7 +480,9 @@ async fn execute(c: &mut PgConnection, orders: &[Order], rows: &Rows, call: Call
         }),
         Call::Cancel(job) => jobs::cancel(c, &cell(), id(job)).await.map(Answer::Cancelling),
         Call::Reap => jobs::reap(c, limits::BATCH).await.map(|r| Answer::Jobs(r.iter().map(|r| number(r.0)).collect())),
-        Call::Due => jobs::due(c, limits::BATCH).await.map(|due| Answer::Jobs(due.into_iter().map(number).collect())),
+        Call::Due => jobs::due(c, limits::BATCH)
+            .await
+            .map(|due| Answer::Jobs(due.into_iter().map(|bell| number(bell.job)).collect())),
     };
     answer.unwrap_or_else(|error| failed(&error))
 }
@@ -508,6 +510,7 @@ async fn accept(c: &mut PgConnection, order: Order, job: Number, rows: &Rows) ->
         max_strikes: order.max_strikes,
         admission: Admission::default(),
         idempotency: None,
+        trace: None,
     };
     let source = rows.entries.iter().find_map(|e| e.blob_key.clone());
     let accepted = match (order.kind, source) {

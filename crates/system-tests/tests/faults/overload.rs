@@ -44,6 +44,7 @@ async fn accept(bench: &Bench, cell: &str, name: &str) -> bool {
         max_strikes: 4,
         admission: Admission { queued: 100_000, of_owner: 100_000 },
         idempotency: None,
+        trace: None,
     };
     let mut connection = bench.system.pool().acquire().await.unwrap();
     match jobs::accept(&mut connection, &job).await {
