@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::key::blob_key;
 use super::objects::{Objects, part_length};
-use super::{Pieces, directory, generic, timed_out};
+use super::{Pieces, directory, generic, opening, timed_out};
 use crate::limits;
 use crate::settings::{Place, StorageSettings};
 
@@ -64,17 +64,19 @@ impl BlobStore {
 
     /// Streams the bytes of a blob, with a bounded wait for the opening.
     pub async fn read(&self, id: Uuid) -> Result<Pieces, object_store::Error> {
+        let key = blob_key(id);
         let path = match &self.lies {
-            Lies::Directory(root) => root.join(blob_key(id).as_ref()),
-            Lies::Bucket(objects) => return objects.read(&blob_key(id), None).await,
+            Lies::Directory(root) => root.join(key.as_ref()),
+            Lies::Bucket(objects) => return objects.read(&key, None).await,
         };
-        let opening = tokio::task::spawn_blocking(move || {
+        let reading = tokio::task::spawn_blocking(move || {
             let file = File::open(path)?;
             let length = file.metadata()?.len();
             Ok((file, length))
         });
-        let opened = tokio::time::timeout(limits::BLOB_OPEN, opening).await.map_err(|_| timed_out())?;
-        let (file, length) = opened.map_err(|e| generic(io::Error::other(e)))?.map_err(generic)?;
+        let opened = tokio::time::timeout(limits::BLOB_OPEN, reading).await.map_err(|_| timed_out())?;
+        let opened = opened.map_err(|e| generic(io::Error::other(e)))?;
+        let (file, length) = opened.map_err(|error| opening(&key, error))?;
         Ok(directory::pieces(file, 0..length))
     }
 
@@ -93,12 +95,13 @@ impl BlobStore {
         // One trip to another thread for all of them.
         let reading = tokio::task::spawn_blocking(move || {
             // One byte more, to see whether there is more than there should be.
-            let read = |(id, length)| {
+            let read = |key: &ObjectPath, length| {
                 let mut bytes = Vec::with_capacity(length as usize + 1);
-                File::open(root.join(blob_key(id).as_ref()))?.take(length + 1).read_to_end(&mut bytes)?;
+                File::open(root.join(key.as_ref()))?.take(length + 1).read_to_end(&mut bytes)?;
                 Ok(Bytes::from(bytes))
             };
-            blobs.into_iter().map(|blob| read(blob).map_err(generic)).collect()
+            let blobs = blobs.into_iter().map(|(id, length)| (blob_key(id), length));
+            blobs.map(|(key, length)| read(&key, length).map_err(|error| opening(&key, error))).collect()
         });
         match tokio::time::timeout(limits::READ_STALL, reading).await {
             Ok(Ok(contents)) => contents,

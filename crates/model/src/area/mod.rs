@@ -9,6 +9,7 @@ use std::io;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
+use object_store::path::Path as ObjectPath;
 
 mod blobs;
 mod bucket;
@@ -38,6 +39,14 @@ pub async fn next_piece(pieces: &mut Pieces) -> Result<Option<Bytes>, object_sto
 
 fn timed_out() -> object_store::Error {
     generic(io::ErrorKind::TimedOut.into())
+}
+
+/// A file that is not there is told like an object that is not there.
+fn opening(key: &ObjectPath, error: io::Error) -> object_store::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => object_store::Error::NotFound { path: key.to_string(), source: Box::new(error) },
+        _ => generic(error),
+    }
 }
 
 fn generic(error: io::Error) -> object_store::Error {

@@ -14,7 +14,7 @@ use super::key::SnapshotKey;
 use super::objects::{Moved, Objects};
 use super::part::Part;
 use super::random_access::{Blocks, ObjectFile};
-use super::{Pieces, directory, generic, timed_out};
+use super::{Pieces, directory, generic, opening, timed_out};
 use crate::limits;
 use crate::settings::{Place, StorageSettings};
 
@@ -145,7 +145,7 @@ impl SnapshotArea {
             Lies::Bucket(objects) => objects.read(&key, range).await,
             Lies::Directory(root) => {
                 let path = root.join(key.as_ref());
-                let opening = tokio::task::spawn_blocking(move || {
+                let reading = tokio::task::spawn_blocking(move || {
                     let file = File::open(path)?;
                     let length = file.metadata()?.len();
                     match range {
@@ -154,8 +154,9 @@ impl SnapshotArea {
                         Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
                     }
                 });
-                let opened = tokio::time::timeout(limits::BLOB_OPEN, opening).await.map_err(|_| timed_out())?;
-                let (file, range) = opened.map_err(|e| generic(io::Error::other(e)))?.map_err(generic)?;
+                let opened = tokio::time::timeout(limits::BLOB_OPEN, reading).await.map_err(|_| timed_out())?;
+                let opened = opened.map_err(|e| generic(io::Error::other(e)))?;
+                let (file, range) = opened.map_err(|error| opening(&key, error))?;
                 Ok(directory::pieces(file, range))
             }
         }

@@ -22,7 +22,7 @@ fn a_directory_is_for_one_host_unless_it_is_shared() {
     let sample = system.sample(&[]);
     let mut environment = system.service_environment("WORKER_");
     environment.retain(|(name, _)| name != "HOST_ID");
-    let mut load = |host: &str| {
+    let load = |host: &str| {
         let environment = [&environment[..], &[("HOST_ID".to_owned(), host.to_owned())]].concat();
         let arguments = ["load", "--cell", "sample", sample.to_str().unwrap()];
         system_tests::process::run("exporter-worker", &arguments, &environment)

@@ -108,7 +108,8 @@ fn downloads_are_redirected_when_that_is_wanted() {
     system.sample_cell("cell1", &[]);
     assert_eq!(system.post_export("cell1", "a").status, 202);
     system.wait_ready("cell1");
-    let (url, file) = (format!("http://localhost:{}/cell1/", system.address.port()), system.directory().join("got.zip"));
+    let (url, file) =
+        (format!("http://localhost:{}/cell1/", system.address.port()), system.directory().join("got.zip"));
     let arguments = ["download", &url, "a", file.to_str().unwrap()];
     let environment = [("CELLEXPORT_TOKEN".to_owned(), TOKEN.to_owned())];
     let downloaded = process::run("cellexport", &arguments, &environment);

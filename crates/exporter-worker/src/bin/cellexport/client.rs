@@ -67,7 +67,7 @@ impl<'r> Request<'r> {
     }
 
     /// Asks for bytes of a file from the unit itself: redirects are not followed.
-    pub(crate) fn of_file(url: &str) -> Self {
+    pub(crate) fn of_file(url: &'r str) -> Self {
         Self::new("GET", url).header("Prefer", "no-redirect")
     }
 
