@@ -5,6 +5,7 @@
 //! | `DATABASE_URL` | [`DatabaseSettings`] | required |
 //! | `AMQP_URL` | [`BrokerSettings`] | required |
 //! | `AMQP_PREFIX` | [`BrokerSettings`] | `cellexport` |
+//! | `AMQP_MANAGEMENT_URL` | [`BrokerSettings::management_url`] | none |
 //! | `UNIT_SCHEME`, `UNIT_FQDN`, `UNIT_PORT`, `PATH_BASED_CELL_URL` | [`UnitSettings`] | `https`, required, none, `false` |
 //! | `SNAPSHOT_DIR`, `DISK_RESERVE_BYTES` | [`AreaSettings`] | required, 1 GiB |
 //! | `JOB_LEASE_SECS`, `JOB_HEARTBEAT_SECS`, `JOB_POLL_SECS`, `JOB_REAP_SECS`, `JOB_STALL_SECS`, `JOB_DEADLINE_SECS`, `JOB_MAX_STRIKES` | [`JobSettings`] | 60, 10, 5, 10, 600, 86400, 4 |
@@ -130,6 +131,16 @@ impl BrokerSettings {
             return Err(SettingsError::Invalid("AMQP_PREFIX", "1 to 100 letters, digits, '-' or '_'"));
         }
         Ok(Self { url: variables.required("AMQP_URL")?.into(), prefix })
+    }
+
+    /// Reads the URL of the broker's management interface, `http://user:password@host:15672`, which only the doctor asks.
+    pub fn management_url(variables: &Variables) -> Result<Option<SecretString>, SettingsError> {
+        match variables.text("AMQP_MANAGEMENT_URL")? {
+            Some(url) if !url.starts_with("http://") && !url.starts_with("https://") => {
+                Err(SettingsError::Invalid("AMQP_MANAGEMENT_URL", "an http or https URL"))
+            }
+            url => Ok(url.map(SecretString::from)),
+        }
     }
 }
 

@@ -49,14 +49,14 @@ async fn each_role_may_do_what_it_needs_and_no_more(pool: PgPool) {
     let tables = ["cell", "document", "node", "blob", "generation", "job", "snapshot_entry", "_sqlx_migrations"];
     let privileges = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
     for (role, expected) in [
-        (API, ["S I . D .", ". . . . .", ". I . . .", ". . . . .", "S I U . .", "S I U D .", "S I U D .", ". . . . ."]),
+        (API, ["S I . D .", ". . . . .", ". I . . .", ". . . . .", "S I U . .", "S I U D .", "S I U D .", "S . . . ."]),
         (
             READER,
             ["S . . . .", "S . . . .", "S . . . .", "S . . . .", ". . . . .", ". . . . .", ". . . . .", ". . . . ."],
         ),
         (
             WORKER,
-            ["S I U . .", "S I U D T", "S I U D T", "S I U D T", "S I U D .", "S . U . .", "S . U D .", ". . . . ."],
+            ["S I U . .", "S I U D T", "S I U D T", "S I U D T", "S I U D .", "S . U . .", "S . U D .", "S . . . ."],
         ),
     ] {
         for (table, expected) in tables.iter().zip(expected) {

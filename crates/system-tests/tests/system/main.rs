@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
+mod backup;
 mod big_cell;
 mod broker;
 mod cells;
@@ -13,6 +14,7 @@ mod crashes;
 mod credentials;
 mod description;
 mod determinism;
+mod doctor;
 mod error_files;
 mod export_request;
 mod health;
@@ -32,6 +34,7 @@ mod routing;
 mod secrets;
 mod shutdown;
 mod slow_clients;
+mod upgrades;
 mod uploads;
 mod web_client;
 mod web_tokens;
