@@ -65,6 +65,7 @@ fn refused(error: &sqlx::Error) -> Finding {
     let advice = match error.as_database_error().and_then(|e| e.code()).as_deref() {
         Some("42501") => "grant what is missing: the look \"database rights\" says what",
         Some("42P01" | "42703" | "42704" | "42883") => "the schema is not the one of this program: run `api migrate`",
+        Some("26000" | "42P05") => POOLED,
         Some("57014") => "the database is overloaded, or somebody holds a lock: look at pg_stat_activity",
         _ => "look at the log of the database",
     };
@@ -290,15 +291,13 @@ async fn clock(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
     })
 }
 
+const POOLED: &str = "something between lends sessions for one transaction each: connect past it, or let it lend whole ones \
+                      (pgbouncer: pool_mode = session)";
+
 /// Looks whether sessions are what they seem: a pool between that lends connections for one transaction each gives
 /// settings, prepared statements and notifications of one client to another.
 async fn session(connection: &mut PgConnection, url: &SecretString) -> Result<Finding, sqlx::Error> {
-    let shared = || {
-        Finding::fault(
-            "statements of one connection reach several sessions: something between lends them for one transaction each",
-            "connect past it, or let it lend whole sessions (pgbouncer: pool_mode = session)",
-        )
-    };
+    let shared = || Finding::fault("statements of one connection reach several sessions", POOLED);
     let own = backend(connection).await?;
     let Ok(mut other) = store::connect(url, "cell-export doctor").await else {
         return Ok(Finding::fault(

@@ -10,6 +10,7 @@ use system_tests::disks::Disk;
 use system_tests::judge::skipped;
 use system_tests::process;
 use system_tests::secrets::remember_secret;
+use system_tests::servers::Servers;
 use system_tests::system::{Options, System, free_address};
 
 const API: &str = "api";
@@ -77,6 +78,12 @@ impl Report {
         self.looks().iter().find(|look| look["name"] == name).unwrap_or_else(|| panic!("no {name}: {self:?}"))
     }
 
+    /// Everything that is not well, for a test that fails.
+    fn complaints(&self) -> String {
+        let complaints = self.looks().iter().filter(|look| look["verdict"] != "ok");
+        complaints.map(|look| format!("{look}\n")).collect()
+    }
+
     /// The advice of a look, which has to be there.
     fn advice(&self, name: &str) -> String {
         let advice = self.look(name)["advice"].as_str().unwrap_or_else(|| panic!("no advice: {}", self.look(name)));
@@ -93,14 +100,14 @@ impl Report {
 /// Breaks something that the settings say, and expects exactly these faults; what else is not well is behind them.
 fn broken(system: &System, service: &str, settings: &[(&str, &str)], faults: &[&str], advice: &str) -> Report {
     let report = Report::of(system, service, settings, &[]);
-    assert_eq!((report.of_verdict("fault"), report.code), (faults.to_vec(), 1), "{:#}", report.document);
+    assert_eq!((report.of_verdict("fault"), report.code), (faults.to_vec(), 1), "{}", report.complaints());
     assert!(report.advice(faults[0]).contains(advice), "{}", report.advice(faults[0]));
     report
 }
 
 fn healthy(system: &System, service: &str) {
     let report = Report::of(system, service, &[], &[]);
-    assert_eq!((report.of_verdict("fault"), report.code), (vec![], 0), "{:#}", report.document);
+    assert_eq!((report.of_verdict("fault"), report.code), (vec![], 0), "{}", report.complaints());
 }
 
 #[test]
@@ -112,7 +119,10 @@ fn what_is_well_is_told_by_name() {
     let _worker = system.worker_with(&[("INTERNAL_LISTEN", &worker)]);
     system.export("cell1", "one");
     let stored = system.stored();
-    let in_blobs = || std::fs::read_dir(system.blobs()).unwrap().count();
+    let in_blobs = || {
+        let directories = std::fs::read_dir(system.blobs()).unwrap().flatten();
+        directories.flat_map(|directory| std::fs::read_dir(directory.path()).unwrap()).count()
+    };
     let blobs = in_blobs();
     for (service, listen, names) in [
         (API, &api, [&OF_DATABASE[..], &OF_SERVER, &OF_AREA, &OF_BROKER, &BEHIND_BROKER, &OF_API].concat()),
@@ -134,11 +144,11 @@ fn what_is_well_is_told_by_name() {
         ),
     ] {
         let report = Report::of(&system, service, &[("INTERNAL_LISTEN", listen)], &[]);
-        assert_eq!((report.code, report.of_verdict("fault")), (0, vec![]), "{:#}", report.document);
+        assert_eq!((report.code, report.of_verdict("fault")), (0, vec![]), "{}", report.complaints());
         assert_eq!(report.names(), names);
         assert_eq!((&report.document["service"], &report.document["version"]), (&service.into(), &"0.1.0".into()));
         let worries: Vec<_> = report.of_verdict("warning").into_iter().filter(|n| !OF_MACHINE.contains(n)).collect();
-        assert_eq!(worries, [""; 0], "{:#}", report.document);
+        assert_eq!(worries, [""; 0], "{}", report.complaints());
         let optional = ["queue policy", "broker alarms", "key set"];
         assert_eq!(
             report.of_verdict("skipped"),
@@ -168,7 +178,9 @@ fn what_is_well_is_told_by_name() {
 fn what_is_wrong_with_the_database_is_told_and_the_advice_mends_it() {
     remember_secret(WRONG);
     let mut system = System::start();
+    std::fs::create_dir(system.directory().join("scratch")).unwrap();
     system.sample_cell("cell1", &[]);
+    let _broker = system.broker();
     drop(system.take_api());
     // The services' own users, where there are any.
     let of_their_own = system.url("API_", "DATABASE_URL") != system.environment()[0].1;
@@ -251,12 +263,12 @@ fn what_is_wrong_with_the_database_is_told_and_the_advice_mends_it() {
         }
         system.execute("GRANT DELETE ON job TO cellexport_worker");
         let report = Report::of(&system, WORKER, &[], &[]);
-        assert_eq!(report.look("database rights")["verdict"], "warning", "{:#}", report.document);
+        assert_eq!(report.look("database rights")["verdict"], "warning", "{}", report.complaints());
         system.execute("REVOKE DELETE ON job FROM cellexport_worker");
         // A user of the other service.
         let other = system.url("WORKER_", "DATABASE_URL");
         let report = Report::of(&system, API, &[("DATABASE_URL", &other)], &[]);
-        assert_eq!(report.of_verdict("fault"), ["database role", "database rights"], "{:#}", report.document);
+        assert_eq!(report.of_verdict("fault"), ["database role", "database rights"], "{}", report.complaints());
         // The superuser of private servers has the owner's password.
         let owner = system.environment()[0].1.replacen("//cellexport:", "//owner:", 1);
         if let Ok(connected) = Command::new("psql").args([&owner, "-c", "SELECT 1"]).output()
@@ -361,7 +373,7 @@ fn clocks(system: &System) {
     for offset in ["+1h", "-5"] {
         let faked = [("LD_PRELOAD", LIBRARY), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
         let report = Report::of(system, API, &faked, &[]);
-        assert_eq!((report.code, report.of_verdict("fault")), (0, vec![]), "{:#}", report.document);
+        assert_eq!((report.code, report.of_verdict("fault")), (0, vec![]), "{}", report.complaints());
         assert!(report.advice("clock").contains("time server"), "{}", report.look("clock"));
     }
 }
@@ -427,4 +439,100 @@ fn what_is_wrong_with_places_of_files_is_told() {
         "mounted for writing",
     );
     assert!(report.look("blob store round trip")["seen"].as_str().unwrap().contains("Read-only"));
+}
+
+/// A pgbouncer before a database, which goes with this.
+struct Pooler {
+    child: std::process::Child,
+    url: String,
+    _directory: tempfile::TempDir,
+}
+
+impl Pooler {
+    fn start(url: &str) -> Option<Self> {
+        const PROGRAM: &str = "/usr/sbin/pgbouncer";
+        if !Path::new(PROGRAM).exists() {
+            skipped("pgbouncer is not here");
+            return None;
+        }
+        let (before, after) = url.rsplit_once('@').unwrap();
+        let (scheme_and_user, password) = before.rsplit_once(':').unwrap();
+        let (_, user) = scheme_and_user.rsplit_once('/').unwrap();
+        let (server, database) = after.split_once('/').unwrap();
+        let (host, port) = server.split_once(':').unwrap();
+        let address = free_address();
+        let directory = tempfile::tempdir().unwrap();
+        // It refuses to run as root.
+        std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let settings = directory.path().join("settings");
+        let text = format!(
+            "[databases]\n* = host={host} port={port} user={user} password={password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {}\nauth_type = any\npool_mode = transaction\nunix_socket_dir =\n\
+             ignore_startup_parameters = extra_float_digits\n",
+            address.port()
+        );
+        std::fs::write(&settings, text).unwrap();
+        let as_other = ["--reuid", "postgres", "--clear-groups", PROGRAM, "--quiet"];
+        let child = Command::new("setpriv").args(as_other).arg(&settings).spawn().unwrap();
+        system_tests::system::eventually("pgbouncer listens", || std::net::TcpStream::connect(address).is_ok());
+        let url = format!("{scheme_and_user}:{password}@{address}/{database}");
+        Some(Self { child, url, _directory: directory })
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_pool_of_transactions_between_is_seen() {
+    let mut system = System::start();
+    let _broker = system.broker();
+    drop(system.take_api());
+    let Some(pooler) = Pooler::start(&system.url("API_", "DATABASE_URL")) else { return };
+    let report = Report::of(&system, API, &[("DATABASE_URL", &pooler.url)], &[]);
+    assert!(report.of_verdict("fault").contains(&"database session"), "{}", report.complaints());
+    assert!(report.advice("database session").contains("pool_mode = session"), "{}", report.complaints());
+    healthy(&system, API);
+}
+
+#[test]
+fn what_only_the_management_interface_tells_is_told_where_it_is_given() {
+    let servers = Servers::broker();
+    let port = free_address().port();
+    servers.manage_broker(port);
+    servers.broker_control(&["set_user_tags", "cellexport", "monitoring"]);
+    let system = System::start_with(Options { servers: servers.environment(), ..Options::default() });
+    let broker = system.environment().iter().find(|(name, _)| name == "AMQP_URL").unwrap().1.clone();
+    let (user, _) = broker.trim_start_matches("amqp://").split_once('@').unwrap();
+    let url = format!("http://{user}@127.0.0.1:{port}");
+    let settings = [("AMQP_MANAGEMENT_URL", url.as_str())];
+    system.eventually("the interface knows the queue", || {
+        Report::of(&system, API, &settings, &[]).look("queue policy")["verdict"] == "warning"
+    });
+    let report = Report::of(&system, API, &settings, &[]);
+    // Tests have no exchange for dead letters in their policy.
+    assert!(report.look("queue policy")["seen"].as_str().unwrap().contains("dead-letter-exchange"));
+    assert_eq!((report.code, report.look("broker alarms")["verdict"].as_str()), (0, Some("ok")));
+    let wrong = url.replacen(user, &format!("cellexport:{WRONG}"), 1);
+    remember_secret(WRONG);
+    let faults = ["queue policy", "broker alarms"];
+    broken(&system, API, &[("AMQP_MANAGEMENT_URL", &wrong)], &faults, "AMQP_MANAGEMENT_URL");
+    servers.broker_control(&["clear_policy", "-p", "cellexport", "jobs"]);
+    system.eventually("the policy is missed", || {
+        Report::of(&system, API, &settings, &[]).look("queue policy")["verdict"] == "fault"
+    });
+    let report = Report::of(&system, API, &settings, &[]);
+    assert!(report.advice("queue policy").contains("definitions.json"), "{}", report.complaints());
+    servers.broker_control(&["set_disk_free_limit", "900GB"]);
+    system.eventually("the alarm is seen", || {
+        let report = Report::of(&system, API, &settings, &[]);
+        report.look("broker alarms")["verdict"] == "fault" && report.look("doorbell")["verdict"] == "fault"
+    });
+    let report = Report::of(&system, API, &settings, &[]);
+    assert!(report.advice("doorbell").contains("alarm"), "{}", report.complaints());
+    servers.broker_control(&["set_disk_free_limit", "50MB"]);
 }

@@ -22,6 +22,7 @@ mod import_request;
 mod imports;
 mod isolation;
 mod job_resources;
+mod jobs_command;
 mod metrics;
 mod outages;
 mod page;
