@@ -150,9 +150,10 @@ fn unreachable(error: &StoreError) -> Finding {
         None => "start it, or correct host and port in DATABASE_URL; a firewall makes it hang, too",
     };
     // Not where it was tried: what is no right URL may have a password anywhere.
-    let seen = match source {
-        sqlx::Error::Configuration(_) => "DATABASE_URL cannot be read".to_owned(),
-        _ => Chain(source).to_string(),
+    let seen = if matches!(source, sqlx::Error::Configuration(_)) {
+        "DATABASE_URL cannot be read".to_owned()
+    } else {
+        Chain(source).to_string()
     };
     Finding::fault(seen, advice)
 }

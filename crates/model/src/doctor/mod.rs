@@ -4,8 +4,8 @@
 //! missing is skipped and says so, so that every look is named in every report. Nothing here changes anything that
 //! lasts: what is written for a round trip is removed again, or left to the sweeper when the doctor is killed.
 //!
-//! [`database`], [`schema`], [`rights`] and [`queue`] ask PostgreSQL, [`broker`] and [`management`] RabbitMQ,
-//! [`storage`] the places of files, [`host`] the machine. Each service has looks of its own beside these.
+//! [`database`] (with `schema` and `rights`) and [`queue`] ask PostgreSQL, [`broker`] (with `management`) RabbitMQ,
+//! [`storage`] looks at the places of files, [`host`] at the machine. Each service has looks of its own beside these.
 
 use std::fmt::Write;
 use std::time::Duration;
