@@ -1,7 +1,7 @@
 //! `deploy/backup` and `deploy/restore`: with everything lost, what a backup of a busy installation holds is whole.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,7 +17,25 @@ fn deploy(system: &System, program: &str, directory: &Path) -> Output {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(program);
     let settings = ["DATABASE_URL", "SNAPSHOT_DIR", "BLOB_DIR"];
     let settings = system.environment().iter().filter(|(name, _)| settings.contains(&name.as_str()));
-    Command::new(path).arg(directory).envs(settings.cloned()).output().unwrap()
+    let programs = format!("{}:{}", slow_dump(system).display(), std::env::var("PATH").unwrap());
+    Command::new(path).arg(directory).envs(settings.cloned()).env("PATH", programs).output().unwrap()
+}
+
+/// A directory with a `pg_dump` that takes a second more, as those of large databases do, and says when it has seen all
+/// that it will see.
+fn slow_dump(system: &System) -> PathBuf {
+    let programs = system.directory().join("programs");
+    std::fs::create_dir_all(&programs).unwrap();
+    let program = programs.join("pg_dump");
+    let script =
+        format!("#!/bin/sh\nPATH=${{PATH#*:}} pg_dump \"$@\" && touch {} && sleep 1\n", dumped(system).display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    programs
+}
+
+fn dumped(system: &System) -> PathBuf {
+    system.directory().join("dumped")
 }
 
 fn succeeded(output: &Output) {
@@ -54,20 +72,23 @@ fn a_backup_of_a_busy_installation_can_be_restored() {
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for cell in CELLS {
-            let (system, ended) = (&system, &ended);
+            let (system, ended, dump) = (&system, &ended, dumped(&system));
             scope.spawn(move || {
                 for number in 0.. {
                     if ended.load(Relaxed) {
                         return;
                     }
                     system.post_export(cell, &format!("n{number}"));
-                    // What clients remove meanwhile is what a backup loses most easily.
-                    if number > 2 {
-                        let old = format!("/{cell}/__snapshot/n{}.zip", number - 2);
-                        system.request("DELETE", &old, &[], None);
-                    }
                     std::thread::sleep(Duration::from_millis(150));
                 }
+            });
+            // What clients remove between the dump and the copying of files is what a backup loses most easily.
+            scope.spawn(move || {
+                while !dump.exists() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let removed = system.request("DELETE", &format!("/{cell}/__snapshot/before.zip"), &[], None);
+                assert_eq!(removed.status, 204, "{}", removed.text());
             });
         }
         std::thread::sleep(Duration::from_secs(1));
@@ -89,7 +110,9 @@ fn a_backup_of_a_busy_installation_can_be_restored() {
     let listed = listed(&system);
     let active = system.value("SELECT count(*) FROM job WHERE state IN ('queued', 'running')");
     println!("{} snapshots are listed, {active} jobs were under way", listed.len());
-    assert!(listed.len() >= CELLS.len());
+    for cell in CELLS {
+        assert!(listed.contains_key(&(cell.to_owned(), "before".to_owned())), "removed after the dump");
+    }
     succeeded(&process::run("api", &["migrate"], system.environment()));
     for (service, prefix) in [("api", "API_"), ("exporter-worker", "WORKER_")] {
         let report = process::run(service, &["doctor"], &system.service_environment(prefix));
