@@ -24,7 +24,7 @@ use crate::state::State;
 use crate::watch::Watch;
 
 /// Connections for the relay, the reaper, looks at the database, hearing of changed jobs and reading them.
-const CHORES: u32 = 5;
+pub(crate) const CHORES: u32 = 5;
 
 /// The service, ready to run.
 pub struct Application {

@@ -112,12 +112,35 @@ impl ApiSettings {
             traces: TraceSettings::read(variables)?,
             internal: InternalSettings::read(variables)?,
             auth: auth(variables)?,
-            http: HttpSettings {
-                listen: listen(variables)?,
-                pool: variables.parsed("API_POOL", "a number of connections", 20)?,
-                uploads: UploadSettings::read(variables)?,
-                download_window: seconds(variables, "DOWNLOAD_WINDOW_SECS", limits::DOWNLOAD_WINDOW)?,
-            },
+            http: HttpSettings::read(variables)?,
+        })
+    }
+
+    /// Everything that keeps [`Self::read`] from succeeding: the first fault of each section.
+    pub fn faults(variables: &Variables) -> Vec<SettingsError> {
+        let sections = [
+            DatabaseSettings::read(variables).err(),
+            BrokerSettings::read(variables).err(),
+            UnitSettings::read(variables).err(),
+            StorageSettings::read_for_snapshots(variables).err(),
+            JobSettings::read(variables).err(),
+            LogSettings::read(variables).err(),
+            InternalSettings::read(variables).err(),
+            TraceSettings::read(variables).err(),
+            auth(variables).err(),
+            HttpSettings::read(variables).err(),
+        ];
+        sections.into_iter().flatten().collect()
+    }
+}
+
+impl HttpSettings {
+    fn read(variables: &Variables) -> Result<Self, SettingsError> {
+        Ok(Self {
+            listen: listen(variables)?,
+            pool: variables.parsed("API_POOL", "a number of connections", 20)?,
+            uploads: UploadSettings::read(variables)?,
+            download_window: seconds(variables, "DOWNLOAD_WINDOW_SECS", limits::DOWNLOAD_WINDOW)?,
         })
     }
 }
@@ -231,6 +254,29 @@ mod tests {
         ] {
             assert!(read_with(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn every_section_tells_its_fault() {
+        let names = |pairs: &[(&str, &str)]| -> Vec<String> {
+            let faults = ApiSettings::faults(&Variables::table(pairs));
+            faults.iter().map(|fault| fault.to_string().split(' ').next().unwrap_or_default().to_owned()).collect()
+        };
+        assert_eq!(names(&[]), ["DATABASE_URL", "AMQP_URL", "UNIT_FQDN", "SNAPSHOT_DIR"]);
+        let bad = [
+            ("DATABASE_URL", "postgres://h/d"),
+            ("AMQP_URL", "amqp://h"),
+            ("UNIT_FQDN", "a"),
+            ("SNAPSHOT_DIR", "/a"),
+            ("JOB_MAX_STRIKES", "0"),
+            ("LOG_FORMAT", "xml"),
+            ("INTERNAL_LISTEN", "x"),
+            ("LEGACY_TOKENS", "yes"),
+            ("API_POOL", "many"),
+        ];
+        assert_eq!(names(&bad), ["JOB_MAX_STRIKES", "LOG_FORMAT", "INTERNAL_LISTEN", "LEGACY_TOKENS", "API_POOL"]);
+        assert_eq!(names(&bad[..4]), [""; 0]);
+        assert!(ApiSettings::read(&Variables::table(&bad[..4])).is_ok());
     }
 
     #[test]

@@ -12,11 +12,13 @@ mod body;
 mod common;
 pub mod config;
 mod database;
+pub mod doctor;
 mod error;
 mod front;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handlers;
+pub mod jobs_command;
 mod odata;
 mod open_files;
 mod openapi;

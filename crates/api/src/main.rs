@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use api::Application;
 use api::config::{self, ApiSettings};
+use api::jobs_command;
 use api::token_command::{self, TokenError};
 use clap::{Parser, Subcommand};
 use model::error_chain::Chain;
 use model::settings::{DatabaseSettings, SettingsError, UnitSettings, Variables};
 use model::telemetry::Telemetry;
 use model::{limits, store};
+use uuid::Uuid;
 
 /// Accepts exports of Personium cells, and serves their snapshots.
 #[derive(Debug, Parser)]
@@ -34,9 +36,33 @@ enum Command {
     Migrate,
     /// Tell whether the service answers; for container health checks.
     Health,
+    /// Look at everything the service depends on, say what is wrong and what to do. Exit code 1: something is; 2: the
+    /// settings cannot be read.
+    Doctor {
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+        /// Warnings count as faults.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// List or cancel the jobs of all cells.
+    #[command(subcommand)]
+    Jobs(Jobs),
     /// Make or read tokens under the unit's secret (UNIT_SECRET16, or the file UNIT_SECRET16_FILE).
     #[command(subcommand)]
     Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+enum Jobs {
+    /// List the active jobs: those that run, then those that wait, in the order of their turns.
+    List,
+    /// Cancel a job, as its cell's owner may: one that waits at once, one that runs through its worker.
+    Cancel {
+        /// The id of the job.
+        id: Uuid,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +94,8 @@ fn main() -> ExitCode {
         Command::Serve { check_config } => serve(check_config),
         Command::Migrate => migrate(),
         Command::Health => health(),
+        Command::Doctor { json, strict } => doctor(json, strict),
+        Command::Jobs(command) => jobs(command),
         Command::Token(command) => token(command),
     };
     outcome.unwrap_or_else(|error| {
@@ -112,6 +140,36 @@ fn migrate() -> Result<ExitCode, SettingsError> {
         }
         Err(error) => {
             eprintln!("api: cannot migrate: {}", Chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Ends the process: what hangs may hang on.
+fn doctor(json: bool, strict: bool) -> Result<ExitCode, SettingsError> {
+    let (report, code) = actix_web::rt::System::new().block_on(api::doctor::examine(&Variables::environment(), strict));
+    match json {
+        true => println!("{}", report.json()),
+        false => println!("{}", report.text()),
+    }
+    std::process::exit(code.into())
+}
+
+fn jobs(command: Jobs) -> Result<ExitCode, SettingsError> {
+    let database = DatabaseSettings::read(&Variables::environment())?;
+    let done = actix_web::rt::System::new().block_on(async {
+        match command {
+            Jobs::List => jobs_command::list(&database.url).await,
+            Jobs::Cancel { id } => jobs_command::cancel(&database.url, id).await,
+        }
+    });
+    Ok(match done {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("api: {}", Chain(&error));
             ExitCode::FAILURE
         }
     })

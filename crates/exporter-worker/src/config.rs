@@ -61,11 +61,6 @@ impl WorkerSettings {
     /// # Errors
     /// Names the first variable that is missing or cannot be read.
     pub fn read(variables: &Variables) -> Result<Self, SettingsError> {
-        let slots = variables.parsed("WORKER_SLOTS", "a number from 1 to 64", 1)?;
-        if !(1..=64).contains(&slots) {
-            return Err(SettingsError::Invalid("WORKER_SLOTS", "a number from 1 to 64"));
-        }
-        let drain = variables.parsed("DRAIN_SECS", "a number of seconds", limits::DRAIN.as_secs())?;
         Ok(Self {
             database: DatabaseSettings::read(variables)?,
             broker: BrokerSettings::read(variables)?,
@@ -75,14 +70,41 @@ impl WorkerSettings {
             log: LogSettings::read(variables)?,
             traces: TraceSettings::read(variables)?,
             internal: InternalSettings::read(variables)?,
-            work: WorkSettings {
-                slots,
-                effort: effort(variables)?,
-                drain: Duration::from_secs(drain),
-                retention: Retention {
-                    days: variables.optional("SNAPSHOT_KEEP_DAYS", "a number of days")?,
-                    count: variables.optional("SNAPSHOT_KEEP_COUNT", "a number of files")?,
-                },
+            work: WorkSettings::read(variables)?,
+        })
+    }
+
+    /// Everything that keeps [`Self::read`] from succeeding: the first fault of each section.
+    pub fn faults(variables: &Variables) -> Vec<SettingsError> {
+        let sections = [
+            DatabaseSettings::read(variables).err(),
+            BrokerSettings::read(variables).err(),
+            UnitSettings::read(variables).err(),
+            StorageSettings::read_for_both(variables).err(),
+            JobSettings::read(variables).err(),
+            LogSettings::read(variables).err(),
+            InternalSettings::read(variables).err(),
+            TraceSettings::read(variables).err(),
+            WorkSettings::read(variables).err(),
+        ];
+        sections.into_iter().flatten().collect()
+    }
+}
+
+impl WorkSettings {
+    fn read(variables: &Variables) -> Result<Self, SettingsError> {
+        let slots = variables.parsed("WORKER_SLOTS", "a number from 1 to 64", 1)?;
+        if !(1..=64).contains(&slots) {
+            return Err(SettingsError::Invalid("WORKER_SLOTS", "a number from 1 to 64"));
+        }
+        let drain = variables.parsed("DRAIN_SECS", "a number of seconds", limits::DRAIN.as_secs())?;
+        Ok(Self {
+            slots,
+            effort: effort(variables)?,
+            drain: Duration::from_secs(drain),
+            retention: Retention {
+                days: variables.optional("SNAPSHOT_KEEP_DAYS", "a number of days")?,
+                count: variables.optional("SNAPSHOT_KEEP_COUNT", "a number of files")?,
             },
         })
     }

@@ -8,6 +8,7 @@ pub mod attempt;
 pub mod chores;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod export;
 pub mod failure;
 pub mod heartbeat;

@@ -54,6 +54,16 @@ enum Command {
         /// The snapshot.
         file: PathBuf,
     },
+    /// Look at everything the service depends on, say what is wrong and what to do. Exit code 1: something is; 2: the
+    /// settings cannot be read.
+    Doctor {
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+        /// Warnings count as faults.
+        #[arg(long)]
+        strict: bool,
+    },
     /// Tell whether database and broker can be reached; for container health checks.
     Health,
 }
@@ -66,8 +76,19 @@ async fn main() -> ExitCode {
             let origin = if trusted { Origin::Ours } else { Origin::Anybody };
             load(cell, cell_id, owner, origin, file).await
         }
+        Command::Doctor { json, strict } => doctor(json, strict).await,
         Command::Health => health().await,
     }
+}
+
+/// Ends the process: what hangs may hang on.
+async fn doctor(json: bool, strict: bool) -> ExitCode {
+    let (report, code) = exporter_worker::doctor::examine(&Variables::environment(), strict).await;
+    match json {
+        true => println!("{}", report.json()),
+        false => println!("{}", report.text()),
+    }
+    std::process::exit(code.into())
 }
 
 fn cell_name(text: &str) -> Result<CellName, String> {

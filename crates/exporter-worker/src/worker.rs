@@ -25,6 +25,9 @@ use crate::snapshot::Packer;
 use crate::source::postgres::PostgresSource;
 use crate::sweeper;
 
+/// Connections for housekeeping, chores and looks.
+pub(crate) const CHORES: u32 = 3;
+
 /// A worker that is ready to run.
 #[derive(Debug)]
 pub struct Worker {
@@ -49,8 +52,8 @@ impl Worker {
         let scratch = &settings.storage.scratch;
         std::fs::create_dir_all(scratch).with_context(|| format!("SCRATCH_DIR {}", scratch.display()))?;
         let database: SecretString = settings.database.url.clone();
-        // One connection per slot for claiming, and three for housekeeping, chores and looks.
-        let pool = store::pool(&database, "cell-export worker", settings.work.slots as u32 + 3)?;
+        // One connection per slot for claiming.
+        let pool = store::pool(&database, "cell-export worker", settings.work.slots as u32 + CHORES)?;
         hosts::admit(&pool, &settings.storage).await?;
         let (ringer, _) = doorbell::start(settings.broker.clone(), "exporter-worker");
         let attempts = Attempts {

@@ -125,23 +125,28 @@ async fn publish_all(
     }
 }
 
-/// Publishes one doorbell and waits for the broker's word. One at a time: returned messages are matched in order.
-async fn publish(channel: &Channel, topology: &Topology, bell: Bell) -> Result<(), BrokerError> {
-    let Bell { job, trace } = bell;
+/// Sends one doorbell and waits for the broker's word. One at a time: returned messages are matched in order.
+pub(crate) async fn send(channel: &Channel, topology: &Topology, bell: &Bell) -> Result<Confirmation, BrokerError> {
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let properties = BasicProperties::default()
         .with_delivery_mode(2)
         .with_content_type("application/json".into())
-        .with_message_id(job.to_string().into())
-        .with_headers(headers(trace.as_ref()));
-    let body = Doorbell::for_job(job).encode();
-    failpoint::reached("doorbell.before_publish");
+        .with_message_id(bell.job.to_string().into())
+        .with_headers(headers(bell.trace.as_ref()));
+    let body = Doorbell::for_job(bell.job).encode();
     let sending = async {
         let exchange = topology.exchange.as_str().into();
         channel.basic_publish(exchange, ROUTING_KEY.into(), options, &body, properties).await?.await
     };
     // A publish that timed out may still arrive: unknown, and harmless.
-    let confirmation = tokio::time::timeout(limits::PUBLISH, sending).await.map_err(|_| BrokerError::Timeout)??;
+    Ok(tokio::time::timeout(limits::PUBLISH, sending).await.map_err(|_| BrokerError::Timeout)??)
+}
+
+/// Publishes one doorbell.
+async fn publish(channel: &Channel, topology: &Topology, bell: Bell) -> Result<(), BrokerError> {
+    let job = bell.job;
+    failpoint::reached("doorbell.before_publish");
+    let confirmation = send(channel, topology, &bell).await?;
     failpoint::reached("doorbell.after_publish");
     match confirmation {
         Confirmation::Ack(None) => {

@@ -3,7 +3,7 @@
 //! If changing a thing on one side only would break the other side, it belongs here; otherwise it does not.
 //! The core (names, states, codes, formats) compiles without any I/O; what talks to PostgreSQL, RabbitMQ and
 //! the storage sits behind the features `postgres`, `amqp` and `area`, the port for probes behind `internal`, logs and
-//! traces behind `telemetry`. Nothing here answers users, and nothing reads the documents and files of a cell, the
+//! traces behind `telemetry`, and what looks at all of them behind `doctor`. Nothing here answers users, and nothing reads the documents and files of a cell, the
 //! accounts, roles and ACLs that decide who may do what aside.
 
 pub mod cell;
@@ -22,6 +22,8 @@ pub mod trace_context;
 
 #[cfg(feature = "area")]
 pub mod area;
+#[cfg(feature = "doctor")]
+pub mod doctor;
 #[cfg(feature = "amqp")]
 pub mod doorbell;
 #[cfg(feature = "postgres")]

@@ -180,6 +180,34 @@ pub const SPANS_END: Duration = Duration::from_secs(2);
 pub const SPANS_ANSWER: u64 = 64 << 10;
 /// Longest `tracestate` that is passed on.
 pub const TRACE_STATE: usize = 512;
+/// One look of the doctor.
+pub const EXAMINED: Duration = Duration::from_secs(10);
+/// All looks of the doctor together.
+pub const EXAMINATION: Duration = Duration::from_secs(60);
+/// What the doctor writes, reads back and removes.
+pub const ROUND_TRIP: usize = 1 << 20;
+/// Snapshots, and contents of files, whose presence the doctor looks at.
+pub const SAMPLED: i64 = 100;
+/// Clocks that differ by more are worth a word.
+pub const CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
+/// A job that has been waiting for longer is worth a word.
+pub const WAITS_LONG: Duration = Duration::from_secs(900);
+/// Less free space beyond the reserve is worth a word.
+pub const SPACE_LOW: u64 = 10_000_000_000;
+/// Something that holds the rows of more transactions is worth a word.
+pub const OLD_TRANSACTIONS: i32 = 10_000_000;
+/// A question to the management interface of the broker.
+pub const MANAGEMENT: Duration = Duration::from_secs(5);
+/// Its answer.
+pub const MANAGEMENT_ANSWER: u64 = 4 << 20;
+/// Memory of a worker with one slot: its tested ceiling.
+pub const WORKER_MEMORY: u64 = 96 << 20;
+/// Memory of an api without clients that wait: its tested ceiling.
+pub const API_MEMORY: u64 = 64 << 20;
+/// Memory of a client that waits, in the api.
+pub const WAITING_CLIENT_MEMORY: u64 = 50 << 10;
+/// Files that a worker may have open for one job, connections included.
+pub const OPEN_FILES_OF_JOB: u64 = 64;
 
 /// Threads that answer requests.
 pub const HTTP_THREADS: usize = 2;
@@ -265,6 +293,8 @@ pub const EVENTS_PAUSE: Duration = Duration::from_secs(15);
 pub const EVENTS_TAKEN: Duration = Duration::from_secs(60);
 /// Jobs of one page of a list, unless asked for otherwise.
 pub const JOBS_PER_PAGE: u8 = 20;
+/// Active jobs that the command line lists.
+pub const JOBS_LISTED: i64 = 1000;
 /// Jobs of one page of a list, at most.
 pub const JOBS_PER_PAGE_MAX: u8 = 100;
 /// When to look again, in seconds, as an accepted request is told.

@@ -5,6 +5,7 @@
 //! | `DATABASE_URL` | [`DatabaseSettings`] | required |
 //! | `AMQP_URL` | [`BrokerSettings`] | required |
 //! | `AMQP_PREFIX` | [`BrokerSettings`] | `cellexport` |
+//! | `AMQP_MANAGEMENT_URL` | [`BrokerSettings::management_url`] | none |
 //! | `UNIT_SCHEME`, `UNIT_FQDN`, `UNIT_PORT`, `PATH_BASED_CELL_URL` | [`UnitSettings`] | `https`, required, none, `false` |
 //! | `STORAGE` | [`StorageSettings`]: `directory` or `s3` | `directory` |
 //! | `SNAPSHOT_DIR`, `BLOB_DIR` | [`Place::Directories`] | with `directory`, the first is required by services, the second by workers and loads |
@@ -139,6 +140,16 @@ impl BrokerSettings {
             return Err(SettingsError::Invalid("AMQP_PREFIX", "1 to 100 letters, digits, '-' or '_'"));
         }
         Ok(Self { url: variables.required("AMQP_URL")?.into(), prefix })
+    }
+
+    /// Reads the URL of the broker's management interface, `http://user:password@host:15672`, which only the doctor asks.
+    pub fn management_url(variables: &Variables) -> Result<Option<SecretString>, SettingsError> {
+        match variables.text("AMQP_MANAGEMENT_URL")? {
+            Some(url) if !url.starts_with("http://") && !url.starts_with("https://") => {
+                Err(SettingsError::Invalid("AMQP_MANAGEMENT_URL", "an http or https URL"))
+            }
+            url => Ok(url.map(SecretString::from)),
+        }
     }
 }
 
@@ -288,9 +299,14 @@ impl StorageSettings {
         matches!(&self.place, Place::Bucket(bucket) if bucket.redirect)
     }
 
+    /// Tells whether it is a bucket.
+    pub fn is_bucket(&self) -> bool {
+        matches!(self.place, Place::Bucket(_))
+    }
+
     /// Tells whether another host sees what this one stores.
     pub fn is_shared(&self) -> bool {
-        self.shared || matches!(self.place, Place::Bucket(_))
+        self.shared || self.is_bucket()
     }
 }
 

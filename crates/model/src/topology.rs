@@ -72,11 +72,8 @@ impl Topology {
         for (name, kind) in [(&self.exchange, ExchangeKind::Direct), (&self.dead_exchange, ExchangeKind::Fanout)] {
             channel.exchange_declare(name.as_str().into(), kind, durable, none()).await?;
         }
-        // A quorum queue survives the loss of a node where there are three, and works on one.
-        let mut quorum = FieldTable::default();
-        quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        self.declare_jobs(&channel).await?;
         let queue = QueueDeclareOptions { durable: true, ..Default::default() };
-        channel.queue_declare(self.jobs.as_str().into(), queue, quorum).await?;
         channel.queue_declare(self.dead.as_str().into(), queue, none()).await?;
         let bind = QueueBindOptions::default();
         channel
@@ -86,6 +83,15 @@ impl Topology {
             .queue_bind(self.dead.as_str().into(), self.dead_exchange.as_str().into(), "".into(), bind, none())
             .await?;
         channel.close(200, "declared".into()).await
+    }
+
+    /// Declares the queue of doorbells alone. Closes the channel when there is one of another kind.
+    pub(crate) async fn declare_jobs(&self, channel: &Channel) -> lapin::Result<()> {
+        // A quorum queue survives the loss of a node where there are three, and works on one.
+        let mut quorum = FieldTable::default();
+        quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        let queue = QueueDeclareOptions { durable: true, ..Default::default() };
+        channel.queue_declare(self.jobs.as_str().into(), queue, quorum).await.map(drop)
     }
 }
 

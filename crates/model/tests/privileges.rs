@@ -61,7 +61,7 @@ async fn each_role_may_do_what_it_needs_and_no_more(pool: PgPool) {
                 "S I U D .",
                 "S I U D .",
                 "S I U D .",
-                ". . . . .",
+                "S . . . .",
             ],
         ),
         (
@@ -89,7 +89,7 @@ async fn each_role_may_do_what_it_needs_and_no_more(pool: PgPool) {
                 "S . U . .",
                 "S . U D .",
                 "S I U D .",
-                ". . . . .",
+                "S . . . .",
             ],
         ),
     ] {

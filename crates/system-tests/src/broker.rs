@@ -1,8 +1,8 @@
 //! Direct access to the broker: forged messages, and tidying up.
 
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
-    QueuePurgeOptions,
+    BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -67,6 +67,36 @@ impl Broker {
         let queue = self.topology.dead.as_str().into();
         let queue = self.channel.queue_declare(queue, options, FieldTable::default()).await.expect("the queue");
         queue.message_count()
+    }
+
+    /// Puts a classic queue in the place of the job queue.
+    pub async fn make_classic(&self) {
+        let queue = || self.topology.jobs.as_str().into();
+        self.channel.queue_delete(queue(), QueueDeleteOptions::default()).await.expect("the queue goes");
+        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        self.channel.queue_declare(queue(), durable, FieldTable::default()).await.expect("another comes");
+        let exchange = self.topology.exchange.as_str().into();
+        let bind = QueueBindOptions::default();
+        let bound = self.channel.queue_bind(queue(), exchange, ROUTING_KEY.into(), bind, FieldTable::default());
+        bound.await.expect("bound");
+    }
+
+    /// Lets doorbells go nowhere.
+    pub async fn unbind(&self) {
+        let (queue, exchange) = (self.topology.jobs.as_str().into(), self.topology.exchange.as_str().into());
+        let unbound = self.channel.queue_unbind(queue, exchange, ROUTING_KEY.into(), FieldTable::default());
+        unbound.await.expect("unbound");
+    }
+
+    /// Removes the job queue.
+    pub async fn remove_jobs(&self) {
+        let queue = self.topology.jobs.as_str().into();
+        self.channel.queue_delete(queue, QueueDeleteOptions::default()).await.expect("the queue goes");
+    }
+
+    /// Makes everything that is missing.
+    pub async fn declare(&self) {
+        self.topology.declare(&self.connection).await.expect("exchanges and queues");
     }
 
     /// Removes the queues and exchanges of the installation.

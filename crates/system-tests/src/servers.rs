@@ -140,6 +140,21 @@ impl Servers {
         let _ = Command::new(self.directory.join("rabbitmqctl")).args(arguments).stdin(Stdio::null()).output();
     }
 
+    /// Lets the broker's management interface be answered on a port.
+    pub fn manage_broker(&self, port: u16) {
+        let set = format!(
+            "application:set_env(rabbitmq_management, tcp_config, [{{port, {port}}}, {{ip, \"127.0.0.1\"}}], [{{persistent, true}}])."
+        );
+        self.broker_control(&["eval", &set]);
+        let output = Command::new(self.directory.join("rabbitmqctl"))
+            .args(["enable", "rabbitmq_management"])
+            .env("PROGRAM", "rabbitmq-plugins")
+            .stdin(Stdio::null())
+            .output();
+        let output = output.expect("rabbitmq-plugins runs");
+        assert!(output.status.success(), "rabbitmq-plugins: {output:?}");
+    }
+
     /// Forgets that the broker was set up: the next [`Self::run`] makes users and policies anew.
     pub fn forget_broker_setup(&self) {
         let _ = std::fs::remove_file(self.directory.join("rabbitmq/ready-2"));

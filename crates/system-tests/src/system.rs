@@ -201,12 +201,13 @@ impl System {
         Process::start("exporter-worker", &["run"], &environment, log)
     }
 
-    /// Starts a service, `api` or `exporter-worker`, with other settings; under another program if one is given, by its
-    /// whole path and with its arguments.
+    /// Starts a service, `api` or `exporter-worker`, or another build of one by its whole path, with other settings; under
+    /// another program if one is given, by its whole path and with its arguments.
     pub fn service(&self, name: &str, settings: &[(&str, &str)], under: &[&str]) -> Process {
         let number = self.services.fetch_add(1, Relaxed) + 1;
-        let log = self.directory.path().join(format!("{name}-{number}.log"));
-        let (prefix, command) = if name == "api" { ("API_", "serve") } else { ("WORKER_", "run") };
+        let file = Path::new(name).file_name().expect("the name of a program").display();
+        let log = self.directory.path().join(format!("{file}-{number}.log"));
+        let (prefix, command) = if name.ends_with("api") { ("API_", "serve") } else { ("WORKER_", "run") };
         let mut environment = self.environment_of(prefix);
         for (name, value) in settings {
             environment.retain(|(n, _)| n != name);
@@ -231,6 +232,21 @@ impl System {
         let file = std::fs::File::options().write(true).open(self.blobs().join(&id[..2]).join(&id));
         let aged = file.and_then(|file| file.set_modified(std::time::SystemTime::now() - age));
         aged.expect("contents that can be changed");
+    }
+
+    /// Loses everything that the installation has stored: an empty database, no directories. No service may run.
+    pub fn lose_everything(&self) {
+        self.runtime.block_on(async {
+            let mut connection = PgConnection::connect(&self.server).await.expect("a database server");
+            for statement in
+                [format!("DROP DATABASE {} WITH (FORCE)", self.database), format!("CREATE DATABASE {}", self.database)]
+            {
+                connection.execute(sqlx::AssertSqlSafe(statement)).await.expect("the role may make databases");
+            }
+        });
+        for directory in ["area", "blobs"] {
+            std::fs::remove_dir_all(self.directory.path().join(directory)).expect("a directory of this test");
+        }
     }
 
     /// First part of the names of its queues.

@@ -108,6 +108,11 @@ impl KeySet {
         }
     }
 
+    /// Reads the set once, for the doctor: how many keys of it can be used.
+    pub(crate) async fn count(&self) -> anyhow::Result<usize> {
+        self.read().await.map(|keys| keys.len())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -27,6 +27,7 @@ use model::settings::UnitSettings;
 use model::store::cells::Cell;
 use secrecy::SecretString;
 
+pub(crate) use key_set::KeySet;
 pub use key_set::KeySource;
 pub use web_token::WebTokenSettings;
 

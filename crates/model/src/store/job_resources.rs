@@ -208,6 +208,40 @@ pub async fn page(
     Ok(jobs)
 }
 
+/// Reads active jobs of all cells, those that run first and then in the order of their turns: at most `limit`. With each
+/// the name of its cell, while that exists.
+pub async fn active(
+    connection: &mut PgConnection,
+    limit: i64,
+) -> Result<Vec<(JobResource, Option<String>)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT j.id, c.name AS "cell?" FROM job j LEFT JOIN cell c ON c.id = j.cell_id
+        WHERE j.state IN ('queued', 'running')
+        ORDER BY j.state DESC, j.turn, j.accepted_at
+        LIMIT $1
+        "#,
+        limit
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(StoreError::doing("list active jobs"))?;
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let mut jobs = many(connection, &ids).await?;
+    // What ended between the two statements is active no more.
+    jobs.retain(|job| !job.state.is_final());
+    let place = |id: Uuid| ids.iter().position(|other| *other == id);
+    jobs.sort_by_key(|job| place(job.id));
+    let name = |id: Uuid| rows.iter().find(|row| row.id == id).and_then(|row| row.cell.clone());
+    Ok(jobs
+        .into_iter()
+        .map(|job| {
+            let cell = name(job.id);
+            (job, cell)
+        })
+        .collect())
+}
+
 /// The job that a request with this key ordered, and the digest of what it asked for.
 pub async fn ordered_with(
     connection: &mut PgConnection,

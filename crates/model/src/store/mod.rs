@@ -169,14 +169,16 @@ async fn dedicated(url: &SecretString, name: &str, session: String) -> Result<Pg
     }
 }
 
-/// Applies the migrations that are missing.
+/// Applies the migrations that are missing. Those that a newer version has applied are left alone: going back to this one
+/// needs no other schema (docs/operations.md, "Upgrading").
 ///
 /// # Errors
 /// When the database cannot be reached, is locked by another migration for more than 30 s, or refuses.
 pub async fn migrate(url: &SecretString) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut connection = PgConnection::connect_with(&options(url, "migrate")?).await?;
     connection.execute("SET lock_timeout = '30s'").await?;
-    MIGRATOR.run(&mut connection).await?;
+    let mut migrator = sqlx::migrate::Migrator::with_migrations(MIGRATOR.iter().cloned().collect());
+    migrator.set_ignore_missing(true).run(&mut connection).await?;
     connection.close().await?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
+mod backup;
 mod big_cell;
 mod broker;
 mod cells;
@@ -14,6 +15,7 @@ mod crashes;
 mod credentials;
 mod description;
 mod determinism;
+mod doctor;
 mod error_files;
 mod export_request;
 mod health;
@@ -22,6 +24,7 @@ mod import_request;
 mod imports;
 mod isolation;
 mod job_resources;
+mod jobs_command;
 mod metrics;
 mod outages;
 mod page;
@@ -37,6 +40,7 @@ mod slow_clients;
 mod storage;
 mod storage_contract;
 mod telemetry;
+mod upgrades;
 mod uploads;
 mod web_client;
 mod web_tokens;

@@ -267,8 +267,11 @@ fn run_all(settings: &[(String, String)], snapshot: &str) {
     for (program, arguments) in [
         ("api", vec!["migrate"]),
         ("api", vec!["serve", "--check-config"]),
+        ("api", vec!["doctor"]),
+        ("api", vec!["jobs", "list"]),
         ("exporter-worker", vec!["run", "--check-config"]),
         ("exporter-worker", vec!["health"]),
+        ("exporter-worker", vec!["doctor", "--json"]),
         ("exporter-worker", vec!["load", "--cell", "copy", snapshot]),
     ] {
         process::run(program, &arguments, settings);
