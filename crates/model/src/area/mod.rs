@@ -43,10 +43,10 @@ fn timed_out() -> object_store::Error {
 
 /// A file that is not there is told like an object that is not there.
 fn opening(key: &ObjectPath, error: io::Error) -> object_store::Error {
-    match error.kind() {
-        io::ErrorKind::NotFound => object_store::Error::NotFound { path: key.to_string(), source: Box::new(error) },
-        _ => generic(error),
+    if error.kind() == io::ErrorKind::NotFound {
+        return object_store::Error::NotFound { path: key.to_string(), source: Box::new(error) };
     }
+    generic(error)
 }
 
 fn generic(error: io::Error) -> object_store::Error {

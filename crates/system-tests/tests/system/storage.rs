@@ -74,6 +74,21 @@ fn a_cell_goes_out_and_in_by_way_of_a_bucket() {
     let again = system.export("cell1", "c");
     assert_eq!(entries(&again), entries(&plain), "what came in is what went out");
 
+    for (service, binary) in [("API_", "api"), ("WORKER_", "exporter-worker")] {
+        let doctor = |environment: &[(String, String)]| {
+            let output = process::run(binary, &["doctor"], environment);
+            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let mut environment = system.service_environment(service);
+        environment.retain(|(name, _)| name != "API_LISTEN");
+        environment.push(("API_LISTEN".to_owned(), "127.0.0.1:0".to_owned()));
+        let (code, said) = doctor(&environment);
+        assert_eq!(code, Some(0), "{said}");
+        environment.retain(|(name, _)| name != "S3_BUCKET");
+        environment.push(("S3_BUCKET".to_owned(), "another".to_owned()));
+        let (code, said) = doctor(&environment);
+        assert!(code == Some(1) && said.contains("check S3_ENDPOINT, S3_BUCKET"), "{said}");
+    }
     for name in ["a.zip", "b.zip", "c.zip"] {
         assert_eq!(system.request("DELETE", &format!("/cell1/__snapshot/{name}"), &[], None).status, 204);
     }
