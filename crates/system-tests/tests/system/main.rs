@@ -5,8 +5,10 @@
 mod big_cell;
 mod broker;
 mod cells;
+mod chart;
 mod cli;
 mod clients;
+mod compose;
 mod conditional;
 mod cors;
 mod crashes;
@@ -16,6 +18,7 @@ mod determinism;
 mod error_files;
 mod export_request;
 mod health;
+mod images;
 mod import_request;
 mod imports;
 mod isolation;
