@@ -50,7 +50,7 @@ seccompProfile: { type: RuntimeDefault }
 {{/* The keys of a component's Secret that it uses. Arguments: root, component, values. */}}
 {{- define "cell-export.secretKeys" -}}
 {{- $keys := .values.secretKeys -}}
-{{- if eq .root.Values.storage.kind "s3" }}{{ $keys = concat $keys (list "S3_ACCESS_KEY_ID" "S3_SECRET_ACCESS_KEY") }}{{ end -}}
+{{- if and (eq .root.Values.storage.kind "s3") .root.Values.storage.s3.keysInSecrets }}{{ $keys = concat $keys (list "S3_ACCESS_KEY_ID" "S3_SECRET_ACCESS_KEY") }}{{ end -}}
 {{- $keys | uniq | toJson -}}
 {{- end }}
 
