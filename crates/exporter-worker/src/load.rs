@@ -37,9 +37,12 @@ pub struct LoadOptions {
 /// Why nothing was loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The name or the id is taken.
-    #[error("{0}")]
-    Exists(String),
+    /// There is a cell of this name.
+    #[error("a cell named {0} exists")]
+    NameTaken(String),
+    /// There is a cell with the new one's id; this is its name.
+    #[error("the cell is stored already as {0}; give it another id with --cell-id")]
+    IdTaken(String),
     /// The snapshot could not be stored.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -56,7 +59,7 @@ impl LoadError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Import(ImportError::Faulty(_) | ImportError::Refused(_)) => 2,
-            Self::Exists(_) => 3,
+            Self::NameTaken(_) | Self::IdTaken(_) => 3,
             Self::Import(ImportError::Interrupted) => 130,
             Self::Import(ImportError::Store(_) | ImportError::Io { .. }) => 1,
         }
@@ -102,8 +105,8 @@ async fn store_cell(
     match adopted {
         Ok(()) => Ok(summary),
         Err(error) => Err(match error.constraint() {
-            Some("cell_name_key") => name_taken(&identity.name),
-            Some("cell_pkey") => id_taken("another name"),
+            Some("cell_name_key") => LoadError::NameTaken(identity.name),
+            Some("cell_pkey") => LoadError::IdTaken("another name".to_owned()),
             // The answer may have got lost; the row has the last word.
             _ if cells::names(&mut connection, &identity.id, generation).await.unwrap_or(false) => return Ok(summary),
             _ => error.into(),
@@ -124,17 +127,9 @@ async fn check_free(
             .map_err(StoreError::doing("look for the cell"))?;
     match taken {
         None => Ok(()),
-        Some(other) if other == name.as_str() => Err(name_taken(name.as_str())),
-        Some(other) => Err(id_taken(&other)),
+        Some(other) if other == name.as_str() => Err(LoadError::NameTaken(other)),
+        Some(other) => Err(LoadError::IdTaken(other)),
     }
-}
-
-fn name_taken(name: &str) -> LoadError {
-    LoadError::Exists(format!("a cell named {name} exists"))
-}
-
-fn id_taken(other: &str) -> LoadError {
-    LoadError::Exists(format!("the cell is stored already as {other}; give it another id with --cell-id"))
 }
 
 /// Removes the rows of a load that failed, unless a cell names them after all.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use exporter_worker::config::{LoadSettings, WorkerSettings};
 use exporter_worker::import::Origin;
-use exporter_worker::load::{self, LoadOptions};
+use exporter_worker::load::{self, LoadError, LoadOptions};
 use exporter_worker::worker::Worker;
 use model::area::BlobStore;
 use model::cell::{CellId, CellName};
@@ -51,6 +51,9 @@ enum Command {
         /// differ in case or Unicode form only.
         #[arg(long)]
         trusted: bool,
+        /// A cell of that name that is there already is left as it is, and that is success.
+        #[arg(long)]
+        if_absent: bool,
         /// The snapshot.
         file: PathBuf,
     },
@@ -72,9 +75,9 @@ enum Command {
 async fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { check_config } => run(check_config).await,
-        Command::Load { cell, cell_id, owner, trusted, file } => {
+        Command::Load { cell, cell_id, owner, trusted, if_absent, file } => {
             let origin = if trusted { Origin::Ours } else { Origin::Anybody };
-            load(cell, cell_id, owner, origin, file).await
+            load(cell, cell_id, owner, origin, if_absent, file).await
         }
         Command::Doctor { json, strict } => doctor(json, strict).await,
         Command::Health => health().await,
@@ -136,6 +139,7 @@ async fn load(
     cell_id: Option<CellId>,
     owner: Option<String>,
     origin: Origin,
+    if_absent: bool,
     file: PathBuf,
 ) -> ExitCode {
     let settings = match LoadSettings::read(&Variables::environment()) {
@@ -165,6 +169,10 @@ async fn load(
             let seconds = begun.elapsed().as_secs_f64();
             let Amount { documents, files, bytes } = summary.amount();
             println!("loaded cell {name}: {documents} documents, {files} files, {bytes} bytes in {seconds:.1} s");
+            ExitCode::SUCCESS
+        }
+        Err(LoadError::NameTaken(_)) if if_absent => {
+            println!("cell {name} is there already");
             ExitCode::SUCCESS
         }
         Err(error) => {

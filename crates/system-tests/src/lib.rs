@@ -10,6 +10,7 @@ pub mod http;
 pub mod judge;
 pub mod ledger;
 pub mod logical;
+pub mod manifests;
 pub mod object_server;
 pub mod oracle;
 pub mod process;

@@ -398,8 +398,8 @@ fn what_is_wrong_with_places_of_files_is_told() {
     let other = system.directory().join("other");
     std::fs::create_dir(&other).unwrap();
     let path = other.display().to_string();
-    broken(&system, API, &[("SNAPSHOT_DIR", &path)], &["snapshot files"], "the directory of all services");
-    broken(&system, WORKER, &[("BLOB_DIR", &path)], &["contents of files"], "the directory of all workers");
+    broken(&system, API, &[("SNAPSHOT_DIR", &path)], &["snapshot files"], "that of all services");
+    broken(&system, WORKER, &[("BLOB_DIR", &path)], &["contents of files"], "that of all workers");
 
     let area = system.directory().join("area");
     std::fs::set_permissions(&area, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use system_tests::http::{self, Answer};
-use system_tests::system::{System, TOKEN};
+use system_tests::system::{Options, System, TOKEN, free_address};
 
 /// Asks, and gives the path of the job that the answer links to.
 fn ordered(system: &System, resource: &str, body: &str, headers: &[(&str, &str)]) -> (Answer, String) {
@@ -153,7 +153,9 @@ fn jobs_are_listed_newest_first_page_by_page() {
 
 #[test]
 fn a_wait_ends_when_the_state_changes_and_not_before() {
-    let system = System::start();
+    let internal = free_address();
+    let settings = vec![("INTERNAL_LISTEN", internal.to_string())];
+    let system = System::start_with(Options { settings, ..Options::default() });
     system.sample_cell("cell1", &[]);
     let (_, path) = ordered(&system, "/cell1/__export", r#"{"Name":"one"}"#, &[]);
     // Nobody works: the time passes.
@@ -172,8 +174,10 @@ fn a_wait_ends_when_the_state_changes_and_not_before() {
     let status = waiting("/cell1/__export");
     let leaked: &'static str = path.clone().leak();
     let many: Vec<_> = (0..20).map(|_| waiting(leaked)).collect();
-    system.eventually("all wait", || system.value("SELECT count(*) FROM job WHERE state = 'queued'") == "1");
-    std::thread::sleep(Duration::from_millis(500));
+    system.eventually("all wait", || {
+        let metrics = http::request(internal, "GET", "/metrics", &[], None).expect("an answer").text();
+        metrics.lines().any(|line| line == "cellexport_waiting_clients 21")
+    });
     let cancelled = Instant::now();
     assert_eq!(system.request("DELETE", &path, &[], None).status, 204);
     for (answer, at) in many.into_iter().map(|one| one.join().expect("no panic")) {
