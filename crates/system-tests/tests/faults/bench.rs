@@ -198,7 +198,7 @@ pub(crate) fn within(longest: Duration, mut condition: impl FnMut() -> bool) -> 
 }
 
 /// Without them all tests would pass, having tested nothing.
-fn binaries_have_failpoints() {
+pub(crate) fn binaries_have_failpoints() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         for name in ["api", "exporter-worker"] {

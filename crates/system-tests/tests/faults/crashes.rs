@@ -9,6 +9,7 @@ use system_tests::oracle::Expected;
 use system_tests::process::{self, Process};
 
 use crate::bench::{Bench, cell, within};
+use crate::buckets::BUCKET;
 
 /// Where a worker can die while it exports, in order.
 pub(crate) const EXPORT: &[&str] = &[
@@ -58,7 +59,7 @@ const OTHERS: &[&str] = &[
 
 #[test]
 fn every_point_of_the_services_is_part_of_the_suite() {
-    let known: Vec<&str> = [EXPORT, IMPORT, BELL, UPLOAD, OTHERS].concat();
+    let known: Vec<&str> = [EXPORT, IMPORT, BELL, UPLOAD, BUCKET, OTHERS].concat();
     let known: Vec<&str> = known.into_iter().map(name_of).collect();
     let mut found = Vec::new();
     for service in ["model", "api", "exporter-worker"] {

@@ -7,6 +7,7 @@
 
 mod bench;
 mod brokers;
+mod buckets;
 mod cancelling;
 mod clocks;
 mod crashes;
