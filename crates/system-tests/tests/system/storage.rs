@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use model::limits;
 use system_tests::http::Answer;
 use system_tests::judge::skipped;
 use system_tests::object_server::ObjectServer;
@@ -38,8 +39,8 @@ fn a_cell_goes_out_and_in_by_way_of_a_bucket() {
     // Two hosts, each with a scratch directory of its own.
     let scratch = |system: &System, name: &str| system.directory().join(name).display().to_string();
     let (first, second) = (scratch(&system, "scratch-1"), scratch(&system, "scratch-2"));
-    let _first = system.worker_with(&[("SCRATCH_DIR", &first), ("HOST_ID", "first")]);
-    let _second = system.worker_with(&[("SCRATCH_DIR", &second), ("HOST_ID", "second")]);
+    let first = system.worker_with(&[("SCRATCH_DIR", &first), ("HOST_ID", "first")]);
+    let second = system.worker_with(&[("SCRATCH_DIR", &second), ("HOST_ID", "second")]);
     // One entry is longer than a part, and does not shrink.
     let sample = system.sample_cell("cell1", &["--noise", "40000000"]);
     let exported = system.export("cell1", "a");
@@ -74,6 +75,12 @@ fn a_cell_goes_out_and_in_by_way_of_a_bucket() {
     let again = system.export("cell1", "c");
     assert_eq!(entries(&again), entries(&plain), "what came in is what went out");
 
+    // The ceilings of services with directories, and what is being sent.
+    let sending = limits::SENDING as u64 * limits::PARTS_AT_ONCE;
+    for (process, ceiling) in [(&first, 96 << 20), (&second, 96 << 20), (system.api(), 64 << 20)] {
+        let peak = process.peak_memory();
+        assert!(peak < ceiling + sending, "{} MiB", peak >> 20);
+    }
     for (service, binary) in [("API_", "api"), ("WORKER_", "exporter-worker")] {
         let doctor = |environment: &[(String, String)]| {
             let output = process::run(binary, &["doctor"], environment);
