@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use model::doctor::database::Demand;
 use model::doctor::{self, Doctor, Finding, Service, broker, database, host, storage};
 use model::limits;
-use model::settings::{BrokerSettings, InternalSettings, UnitSettings, Variables};
+use model::settings::{BrokerSettings, UnitSettings, Variables};
 use secrecy::ExposeSecret;
 
 use crate::application;
@@ -41,7 +41,7 @@ pub async fn examine(variables: &Variables, strict: bool) -> (Doctor, u8) {
     }
     broker::examine(&mut doctor, &settings.broker, management.as_ref(), Service::Api).await;
     doctor.look("listening", host::port("API_LISTEN", settings.http.listen, "OPTIONS /")).await;
-    internal_port(&mut doctor, &settings.internal).await;
+    host::internal_port(&mut doctor, &settings.internal).await;
     doctor.note("unit", unit(&settings.unit));
     doctor.note("credentials", credentials(&settings.auth));
     doctor.look("key set", key_set(&settings.auth)).await;
@@ -51,15 +51,6 @@ pub async fn examine(variables: &Variables, strict: bool) -> (Doctor, u8) {
     doctor.note("memory", memory);
     let code = doctor.exit_code(strict);
     (doctor, code)
-}
-
-async fn internal_port(doctor: &mut Doctor, settings: &InternalSettings) {
-    match settings.listen {
-        Some(address) => {
-            doctor.look("internal port", host::port("INTERNAL_LISTEN", address, "GET /healthz")).await;
-        }
-        None => doctor.skip(&["internal port"], "there are no probes and no metrics: set INTERNAL_LISTEN"),
-    }
 }
 
 /// Whether cell URLs can be what clients ask for.

@@ -1,7 +1,6 @@
 //! The api's command line: arguments, telemetry, build, run.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use api::config::{self, ApiSettings};
 use api::jobs_command;
 use api::token_command::{self, TokenError};
 use clap::{Parser, Subcommand};
+use model::doctor::host;
 use model::error_chain::Chain;
 use model::settings::{DatabaseSettings, SettingsError, UnitSettings, Variables};
 use model::telemetry::Telemetry;
@@ -205,20 +205,8 @@ fn token(command: Token) -> Result<ExitCode, SettingsError> {
 
 /// Asks the service on its own port. An anonymous OPTIONS needs neither database nor broker.
 fn health() -> Result<ExitCode, SettingsError> {
-    let mut address: SocketAddr = config::listen(&Variables::environment())?;
-    if address.ip().is_unspecified() {
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    let ask = || -> std::io::Result<bool> {
-        let patience = Duration::from_secs(3);
-        let mut stream = TcpStream::connect_timeout(&address, patience)?;
-        stream.set_read_timeout(Some(patience))?;
-        stream.write_all(b"OPTIONS / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut start = [0; 12];
-        stream.read_exact(&mut start)?;
-        Ok(&start == b"HTTP/1.1 200")
-    };
-    Ok(match ask() {
+    let address = config::listen(&Variables::environment())?;
+    Ok(match host::answers(address, "OPTIONS /", Duration::from_secs(3)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) | Err(_) => ExitCode::FAILURE,
     })

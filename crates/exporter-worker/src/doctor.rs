@@ -43,12 +43,7 @@ pub async fn examine(variables: &Variables, strict: bool) -> (Doctor, u8) {
     storage::examine_blobs(&mut doctor, &settings.storage, &mut asked).await;
     storage::examine_scratch(&mut doctor, &settings.storage).await;
     broker::examine(&mut doctor, &settings.broker, management.as_ref(), Service::Worker).await;
-    match settings.internal.listen {
-        Some(address) => {
-            doctor.look("internal port", host::port("INTERNAL_LISTEN", address, "GET /healthz")).await;
-        }
-        None => doctor.skip(&["internal port"], "there are no probes and no metrics: set INTERNAL_LISTEN"),
-    }
+    host::internal_port(&mut doctor, &settings.internal).await;
     let cores = available_parallelism().map_or(1, NonZero::get);
     doctor.note("slots", slots_for(settings.work.slots, cores));
     let wanted = limits::WORKER_MEMORY * u64::from(slots);

@@ -62,7 +62,7 @@ async fn report_for_ever(pool: PgPool, settings: StorageSettings, mut admitted: 
 pub async fn look(connection: &mut PgConnection, settings: &StorageSettings) -> Result<(), Refused> {
     let (name, alone) = (host_name(), !settings.is_shared());
     match hosts::report(connection, &settings.host, &name, alone, limits::HOST_GONE).await? {
-        Some(other) if !settings.is_shared() => Err(OwnStorage { other }.into()),
+        Some(other) if alone => Err(OwnStorage { other }.into()),
         Some(_) | None => Ok(()),
     }
 }

@@ -231,6 +231,19 @@ impl ReadAt for File {
     }
 }
 
+/// Where a reader at `position` of something so long goes.
+///
+/// # Errors
+/// When that is before its beginning.
+pub fn sought(to: SeekFrom, position: u64, length: u64) -> io::Result<u64> {
+    let place = match to {
+        SeekFrom::Start(place) => Some(place),
+        SeekFrom::Current(by) => position.checked_add_signed(by),
+        SeekFrom::End(by) => length.checked_add_signed(by),
+    };
+    Ok(place.ok_or(io::ErrorKind::InvalidInput)?)
+}
+
 /// One reader of it, with a position of its own.
 struct Reader<'a, F> {
     file: &'a F,
@@ -248,12 +261,7 @@ impl<F: ReadAt> Read for Reader<'_, F> {
 
 impl<F> Seek for Reader<'_, F> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let place = match to {
-            SeekFrom::Start(place) => Some(place),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.length.checked_add_signed(by),
-        };
-        self.position = place.ok_or(io::ErrorKind::InvalidInput)?;
+        self.position = sought(to, self.position, self.length)?;
         Ok(self.position)
     }
 }

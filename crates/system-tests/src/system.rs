@@ -306,6 +306,13 @@ impl System {
         process::run("exporter-worker", &arguments, &self.environment_of("WORKER_"))
     }
 
+    /// Removes at once what no row names, however young; how much went.
+    pub fn sweep(&self) -> String {
+        let output = process::run("examples/sweep", &["0", "0"], &self.service_environment("WORKER_"));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// Makes and loads a sample cell.
     pub fn sample_cell(&self, cell: &str, arguments: &[&str]) -> PathBuf {
         let file = self.sample(&[&["--name", cell], arguments].concat());

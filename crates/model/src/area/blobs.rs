@@ -64,20 +64,10 @@ impl BlobStore {
 
     /// Streams the bytes of a blob, with a bounded wait for the opening.
     pub async fn read(&self, id: Uuid) -> Result<Pieces, object_store::Error> {
-        let key = blob_key(id);
-        let path = match &self.lies {
-            Lies::Directory(root) => root.join(key.as_ref()),
-            Lies::Bucket(objects) => return objects.read(&key, None).await,
-        };
-        let reading = tokio::task::spawn_blocking(move || {
-            let file = File::open(path)?;
-            let length = file.metadata()?.len();
-            Ok((file, length))
-        });
-        let opened = tokio::time::timeout(limits::BLOB_OPEN, reading).await.map_err(|_| timed_out())?;
-        let opened = opened.map_err(|e| generic(io::Error::other(e)))?;
-        let (file, length) = opened.map_err(|error| opening(&key, error))?;
-        Ok(directory::pieces(file, 0..length))
+        match &self.lies {
+            Lies::Directory(root) => directory::read(root, &blob_key(id), None).await,
+            Lies::Bucket(objects) => objects.read(&blob_key(id), None).await,
+        }
     }
 
     /// Reads small blobs whole, in their order: their ids and lengths. One that is longer than it should be is cut off one

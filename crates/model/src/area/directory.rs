@@ -11,8 +11,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
+use object_store::path::Path as ObjectPath;
 
-use super::{Pieces, generic};
+use super::{Pieces, generic, opening, timed_out};
 use crate::limits;
 
 /// Makes a directory, and those above it, when they are not there.
@@ -31,9 +32,31 @@ pub(super) fn free(path: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail * stat.f_frsize)
 }
 
+/// Streams a file of a directory, or a range of it, with a bounded wait for the opening.
+pub(super) async fn read(
+    root: &Path,
+    key: &ObjectPath,
+    range: Option<Range<u64>>,
+) -> Result<Pieces, object_store::Error> {
+    let path = root.join(key.as_ref());
+    let reading = tokio::task::spawn_blocking(move || {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        match range {
+            None => Ok((file, 0..length)),
+            Some(range) if range.end <= length => Ok((file, range)),
+            Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    });
+    let opened = tokio::time::timeout(limits::BLOB_OPEN, reading).await.map_err(|_| timed_out())?;
+    let opened = opened.map_err(|error| generic(io::Error::other(error)))?;
+    let (file, range) = opened.map_err(|error| opening(key, error))?;
+    Ok(pieces(file, range))
+}
+
 /// Streams a range of a file in pieces of [`limits::PIECE`]: the storage library's own stream has pieces of 8 KiB, each a
 /// trip to another thread.
-pub(super) fn pieces(file: File, range: Range<u64>) -> Pieces {
+fn pieces(file: File, range: Range<u64>) -> Pieces {
     let (end, file) = (range.end, Arc::new(file));
     let pieces = range.step_by(limits::PIECE).zip(std::iter::repeat(file));
     let reading = stream::iter(pieces).map(move |(begin, file)| async move {

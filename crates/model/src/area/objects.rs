@@ -41,7 +41,7 @@ pub type Moved<'a> = &'a mut dyn FnMut(u64) -> io::Result<()>;
 pub struct Objects {
     store: Arc<dyn Store>,
     /// What is not part of every storage: signed links, and uploads that somebody left behind.
-    bucket: Option<Arc<Bucket>>,
+    bucket: Option<Bucket>,
     scratch: PathBuf,
     runtime: Handle,
     /// Files that are being sent: each has parts in memory.
@@ -57,7 +57,7 @@ impl Objects {
     /// When a setting makes no sense, or the scratch directory cannot be made.
     pub fn in_bucket(settings: &BucketSettings, scratch: &Path) -> io::Result<Self> {
         let bucket = Bucket::open(settings).map_err(io::Error::other)?;
-        Ok(Self { bucket: Some(Arc::new(bucket.clone())), ..Self::over(bucket.store(), scratch)? })
+        Ok(Self { bucket: Some(bucket.clone()), ..Self::over(bucket.store(), scratch)? })
     }
 
     /// Keeps everything in memory, and is gone with it: for tests.

@@ -14,8 +14,7 @@ use super::key::SnapshotKey;
 use super::objects::{Moved, Objects};
 use super::part::Part;
 use super::random_access::{Blocks, ObjectFile};
-use super::{Pieces, directory, generic, opening, timed_out};
-use crate::limits;
+use super::{Pieces, directory, generic};
 use crate::settings::{Place, StorageSettings};
 
 /// Where snapshots lie: below a directory, or in a bucket. Cheap to clone.
@@ -143,22 +142,7 @@ impl SnapshotArea {
         let key = parse(key).map_err(generic)?;
         match &self.lies {
             Lies::Bucket(objects) => objects.read(&key, range).await,
-            Lies::Directory(root) => {
-                let path = root.join(key.as_ref());
-                let reading = tokio::task::spawn_blocking(move || {
-                    let file = File::open(path)?;
-                    let length = file.metadata()?.len();
-                    match range {
-                        None => Ok((file, 0..length)),
-                        Some(range) if range.end <= length => Ok((file, range)),
-                        Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-                    }
-                });
-                let opened = tokio::time::timeout(limits::BLOB_OPEN, reading).await.map_err(|_| timed_out())?;
-                let opened = opened.map_err(|e| generic(io::Error::other(e)))?;
-                let (file, range) = opened.map_err(|error| opening(&key, error))?;
-                Ok(directory::pieces(file, range))
-            }
+            Lies::Directory(root) => directory::read(root, &key, range).await,
         }
     }
 
@@ -206,7 +190,7 @@ impl SnapshotArea {
     }
 
     /// Removes what is left when files are gone: directories of jobs that were not changed for `age`, and uploads that
-    /// were begun [`limits::SWEEP_BLOB_AGE`] ago and never completed. Returns how many uploads.
+    /// were begun `upload_age` ago and never completed. Returns how many uploads.
     pub async fn tidy(&self, age: Duration, upload_age: Duration) -> Result<usize, object_store::Error> {
         match &self.lies {
             Lies::Bucket(objects) => objects.abort_abandoned(PREFIX, upload_age).await,

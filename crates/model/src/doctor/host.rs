@@ -2,23 +2,27 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::{Finding, in_a_thread, size};
+use super::{Doctor, Finding, in_a_thread, size};
 use crate::limits;
+use crate::settings::InternalSettings;
 
 /// Looks whether an address is free, or answered by a service of ours, which this request shows by 200.
 pub async fn port(setting: &'static str, address: SocketAddr, request: &'static str) -> Finding {
     in_a_thread(move || match TcpListener::bind(address) {
         Ok(_) => Finding::ok(format!("{address} is free: the service does not run here")),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => match answers(address, request) {
-            Ok(true) => Finding::ok(format!("{address} is answered by the service")),
-            Ok(false) | Err(_) => Finding::fault(
-                format!("{address} is taken, and not by this service"),
-                format!("end what listens there (`ss -ltnp` names it), or change {setting}"),
-            ),
-        },
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            match answers(address, request, limits::LOOK_TIMEOUT) {
+                Ok(true) => Finding::ok(format!("{address} is answered by the service")),
+                Ok(false) | Err(_) => Finding::fault(
+                    format!("{address} is taken, and not by this service"),
+                    format!("end what listens there (`ss -ltnp` names it), or change {setting}"),
+                ),
+            }
+        }
         Err(error) => Finding::fault(
             format!("{address}: {error}"),
             format!("let {setting} be an address of this host, and a port that its user may open"),
@@ -27,13 +31,26 @@ pub async fn port(setting: &'static str, address: SocketAddr, request: &'static 
     .await
 }
 
-fn answers(address: SocketAddr, request: &str) -> std::io::Result<bool> {
-    let mut address = address;
+/// Looks at the internal port, if the service has one.
+pub async fn internal_port(doctor: &mut Doctor, settings: &InternalSettings) {
+    match settings.listen {
+        Some(address) => {
+            doctor.look("internal port", port("INTERNAL_LISTEN", address, "GET /healthz")).await;
+        }
+        None => doctor.skip(&["internal port"], "there are no probes and no metrics: set INTERNAL_LISTEN"),
+    }
+}
+
+/// Tells whether whoever listens there answers this request with 200. Each step may take so long.
+///
+/// # Errors
+/// When there is no answer.
+pub fn answers(mut address: SocketAddr, request: &str, patience: Duration) -> std::io::Result<bool> {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
-    let mut stream = TcpStream::connect_timeout(&address, limits::LOOK_TIMEOUT)?;
-    stream.set_read_timeout(Some(limits::LOOK_TIMEOUT))?;
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut start = [0; 12];
     stream.read_exact(&mut start)?;

@@ -1,8 +1,8 @@
 //! Looks at the places of files: that they are there, are ours, have space, and keep what is written.
 //!
 //! Everything that the doctor knows of storage is in this file, and it writes through the product's own ways: what works
-//! here works there, in a directory and in a bucket. A part file lies beside its final place, so the rename of a round trip also shows that both are on
-//! one device. What a killed doctor leaves has no row: the sweeper removes it.
+//! here works there, in a directory and in a bucket. A part file lies beside its final place, so the rename of a round
+//! trip also shows that both are on one device. What a killed doctor leaves has no row: the sweeper removes it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -76,18 +76,11 @@ pub async fn examine_blobs(doctor: &mut Doctor, settings: &StorageSettings, aske
 /// Looks at the directory for temporary files.
 pub async fn examine_scratch(doctor: &mut Doctor, settings: &StorageSettings) {
     let path = settings.scratch.clone();
-    let looking = in_a_thread(move || match tempfile_in(&path) {
-        Ok(()) => Finding::ok(format!("{}: writable", path.display())),
+    let looking = in_a_thread(move || match tempfile::tempfile_in(&path) {
+        Ok(_) => Finding::ok(format!("{}: writable", path.display())),
         Err(error) => Finding::fault(Chain(&error).to_string(), unwritable("SCRATCH_DIR")),
     });
     doctor.look("scratch directory", looking).await;
-}
-
-/// Makes and removes a file as the services do for their temporary ones.
-fn tempfile_in(path: &Path) -> std::io::Result<()> {
-    let file = path.join(format!(".cell-export-doctor-{}", Uuid::new_v4().simple()));
-    std::fs::File::create_new(&file)?;
-    std::fs::remove_file(&file)
 }
 
 /// Looks whether a directory is there, ours, and closed to others.
@@ -148,7 +141,11 @@ fn space(settings: &StorageSettings, setting: &str, free: std::io::Result<u64>) 
 }
 
 fn unusable(settings: &StorageSettings, setting: &str, error: &dyn std::error::Error) -> Finding {
-    Finding::fault(Chain(error).to_string(), if settings.is_bucket() { BUCKET.to_owned() } else { unwritable(setting) })
+    Finding::fault(Chain(error).to_string(), remedy(settings, setting))
+}
+
+fn remedy(settings: &StorageSettings, setting: &str) -> String {
+    if settings.is_bucket() { BUCKET.to_owned() } else { unwritable(setting) }
 }
 
 fn unwritable(setting: &str) -> String {
@@ -216,7 +213,7 @@ fn told(settings: &StorageSettings, setting: &str, outcome: Result<(), String>, 
             "wrote, flushed, read back and removed {} in {millis} ms",
             size(limits::ROUND_TRIP as u64)
         )),
-        Err(error) => Finding::fault(error, if settings.is_bucket() { BUCKET.to_owned() } else { unwritable(setting) }),
+        Err(error) => Finding::fault(error, remedy(settings, setting)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use system_tests::http;
 use system_tests::judge::skipped;
 use system_tests::object_server::ObjectServer;
-use system_tests::process::{self, Process};
+use system_tests::process::Process;
 use system_tests::system::{Options, System, TOKEN};
 
 /// Where a service can die while it sends a file, in order. One that is sent in parts, the second time in the middle.
@@ -29,12 +29,7 @@ fn died(victim: &mut Process, point: &str) {
 
 /// Sweeps until nothing goes any more; then the bucket holds what rows name.
 fn assert_swept(server: &ObjectServer, system: &System, files: usize) {
-    let sweep = || {
-        let output = process::run("examples/sweep", &["0", "0"], &system.service_environment("WORKER_"));
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
-    system.eventually("nothing is left to sweep", || sweep() == "0");
+    system.eventually("nothing is left to sweep", || system.sweep() == "0");
     let keys = server.keys();
     assert_eq!(keys.iter().filter(|key| key.starts_with("snapshots/")).count(), files, "{keys:?}");
     let blobs: usize = system.value("SELECT count(*) FROM blob").parse().unwrap();

@@ -26,13 +26,6 @@ fn get(system: &System, target: &str, headers: &[(&str, &str)]) -> Answer {
     system.request("GET", target, headers, None)
 }
 
-/// Sweeps at once; how much went.
-fn sweep(system: &System) -> String {
-    let output = process::run("examples/sweep", &["0", "0"], &system.service_environment("WORKER_"));
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
 #[test]
 fn a_cell_goes_out_and_in_by_way_of_a_bucket() {
     let Some((server, mut system)) = start(&[]) else { return };
@@ -102,7 +95,7 @@ fn a_cell_goes_out_and_in_by_way_of_a_bucket() {
     system.eventually("contents of before the import are removed", || {
         system.value("SELECT count(*) FROM generation WHERE retired") == "0"
     });
-    sweep(&system);
+    system.sweep();
     assert!(!server.keys().iter().any(|key| key.starts_with("snapshots/")), "{:?}", server.keys());
     let named: usize = system.value("SELECT count(*) FROM blob").parse().unwrap();
     assert_eq!(server.keys().iter().filter(|key| key.starts_with("blobs/")).count(), named);
@@ -171,8 +164,8 @@ fn a_worker_that_is_killed_while_it_sends_leaves_parts_that_are_given_up() {
     system.wait_ready("cell1");
     assert_eq!(system.files("cell1"), ["a.zip"]);
     assert_eq!(system.value("SELECT attempt FROM job"), "2");
-    sweep(&system);
-    assert_eq!(sweep(&system), "0");
+    system.sweep();
+    assert_eq!(system.sweep(), "0");
     assert_eq!(server.keys().iter().filter(|key| key.starts_with("snapshots/")).count(), 1, "{:?}", server.keys());
 }
 

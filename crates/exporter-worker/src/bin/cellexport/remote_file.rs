@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
+use model::snapshot_file::sought;
+
 use crate::client::{Client, Request};
 use crate::failure::{Exit, Failure};
 use crate::limits;
@@ -150,12 +152,7 @@ impl Read for RemoteFile {
 
 impl Seek for RemoteFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let place = match to {
-            SeekFrom::Start(place) => Some(place),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
-        };
-        self.position = place.ok_or(io::ErrorKind::InvalidInput)?;
+        self.position = sought(to, self.position, self.size)?;
         Ok(self.position)
     }
 }
