@@ -6,10 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use model::error_chain::Chain;
-use model::job::{Amount, Progress, Written};
+use model::job::{Amount, Progress};
 use model::limits;
 use model::telemetry::TraceSpan;
 use tokio_util::sync::CancellationToken;
+
+use crate::forecast::{self, Clock, Written};
 
 /// Why an attempt must stop before it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +50,17 @@ struct Inner {
     trace: TraceSpan,
     /// And when it was known.
     whole: OnceLock<(Whole, Instant)>,
+    /// When all documents of an export were read.
+    documents_read: OnceLock<Instant>,
+    /// When its first content could be read.
+    contents_begun: OnceLock<Instant>,
     documents: AtomicU64,
     files: AtomicU64,
     bytes: AtomicU64,
     document_bytes: AtomicU64,
+    /// Bytes of the snapshot itself.
+    packed: AtomicU64,
+    read_back: AtomicU64,
     moved: AtomicU64,
 }
 
@@ -128,6 +137,16 @@ impl Control {
         let _ = self.0.whole.set((whole, Instant::now()));
     }
 
+    /// All documents of an export were read.
+    pub fn documents_read(&self) {
+        let _ = self.0.documents_read.set(Instant::now());
+    }
+
+    /// An export begins to read contents.
+    pub fn contents_begin(&self) {
+        let _ = self.0.contents_begun.set(Instant::now());
+    }
+
     /// Counts what was written: documents with their bytes, or contents with theirs.
     pub fn wrote(&self, amount: Amount) {
         self.0.documents.fetch_add(amount.documents, Relaxed);
@@ -137,6 +156,17 @@ impl Control {
             self.0.document_bytes.fetch_add(amount.bytes, Relaxed);
         }
         self.moved(amount.bytes);
+    }
+
+    /// Counts bytes of the snapshot that were written.
+    pub fn packed(&self, bytes: u64) {
+        self.0.packed.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts bytes of the snapshot that were read back.
+    pub fn read_back(&self, bytes: u64) {
+        self.0.read_back.fetch_add(bytes, Relaxed);
+        self.moved(bytes);
     }
 
     /// Counts bytes that passed by, written or only looked at: a sign of life for the watchdog.
@@ -169,8 +199,8 @@ impl Control {
             bytes: self.0.bytes.load(Relaxed),
         };
         let Some((whole, since)) = self.0.whole.get() else { return Progress { done, ..Progress::default() } };
-        let progress = match whole {
-            Whole::Snapshot(bytes) => Progress::of_import(done, Some(Amount { bytes: *bytes, ..Amount::default() })),
+        match whole {
+            Whole::Snapshot(bytes) => forecast::of_import(done, *bytes, since.elapsed()),
             Whole::Cell(total) => {
                 let document_bytes = self.0.document_bytes.load(Relaxed).min(done.bytes);
                 let written = Written {
@@ -178,10 +208,13 @@ impl Control {
                     document_bytes,
                     files: done.files,
                     file_bytes: done.bytes - document_bytes,
+                    unread: self.0.packed.load(Relaxed).saturating_sub(self.0.read_back.load(Relaxed)),
                 };
-                written.progress(Some(*total))
+                let now = Instant::now();
+                let documents = self.0.documents_read.get().unwrap_or(&now).saturating_duration_since(*since);
+                let contents = self.0.contents_begun.get().map(Instant::elapsed);
+                forecast::of_export(written, *total, Clock { documents, contents })
             }
-        };
-        progress.after(since.elapsed())
+        }
     }
 }

@@ -66,9 +66,11 @@ impl<S: CellSource> Feeder<'_, S> {
         let control = self.control;
         self.head(&summary, unit_url, modified).await?;
         control.phase("read documents", self.documents(&mut view, &summary, modified)).await?;
+        control.documents_read();
         // From here on nothing holds the database: contents are write-once.
         let tree = view.seal().await?;
         failpoint::reached("export.view_closed");
+        control.contents_begin();
         control.phase("read contents", self.contents(tree)).await?;
         let content = Amount { documents: 0, files: summary.files, bytes: summary.file_bytes };
         self.feed.end(Totals { documents: summary.documents, content }).await

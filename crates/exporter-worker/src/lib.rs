@@ -11,6 +11,7 @@ pub mod control;
 pub mod doctor;
 pub mod export;
 pub mod failure;
+pub mod forecast;
 pub mod heartbeat;
 pub mod import;
 pub mod listener;

@@ -123,79 +123,7 @@ pub struct Amount {
     pub bytes: u64,
 }
 
-/// What an export costs, in nanoseconds of the machine on which `deploy/bench` measured it. Only what these say of each
-/// other matters.
-mod cost {
-    pub(super) const DOCUMENT: f64 = 800.0;
-    pub(super) const DOCUMENT_BYTE: f64 = 3.4;
-    pub(super) const FILE: f64 = 66_000.0;
-    pub(super) const FILE_BYTE: f64 = 1.8;
-    /// Length of a document before there was one.
-    pub(super) const USUAL_DOCUMENT: f64 = 600.0;
-    /// The end, when all is written: the last file is read back, the directory is proved, all is made durable.
-    pub(super) const END_FILE: f64 = 15_000.0;
-    pub(super) const END_BYTE: f64 = 1.2;
-    /// As a share of the rest.
-    pub(super) const END: f64 = 0.04;
-}
-
-/// What an export has written, documents and contents apart: they do not cost the same.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Documents.
-    pub documents: u64,
-    /// Their bytes.
-    pub document_bytes: u64,
-    /// File contents.
-    pub files: u64,
-    /// Their bytes.
-    pub file_bytes: u64,
-}
-
-impl Written {
-    /// How far an export of a cell is that holds `total`: documents, and files with their bytes. How long documents are is
-    /// only known of those that were written, and taken to be so for the rest.
-    pub fn progress(&self, total: Option<Amount>) -> Progress {
-        let done =
-            Amount { documents: self.documents, files: self.files, bytes: self.document_bytes + self.file_bytes };
-        let Some(total) = total else { return Progress { done, ..Progress::default() } };
-        let length = match self.documents {
-            0 => cost::USUAL_DOCUMENT,
-            documents => self.document_bytes as f64 / documents as f64,
-        };
-        let cost = |documents: u64, files: u64, file_bytes: u64| {
-            documents as f64 * (cost::DOCUMENT + cost::DOCUMENT_BYTE * length)
-                + files as f64 * cost::FILE
-                + file_bytes as f64 * cost::FILE_BYTE
-        };
-        let whole = cost(total.documents, total.files, total.bytes);
-        let behind = cost(self.documents, self.files, self.file_bytes);
-        let last = total.bytes as f64 / total.files.max(1) as f64;
-        let end = whole * cost::END + total.files as f64 * cost::END_FILE + last * cost::END_BYTE;
-        let share = if whole > 0.0 { behind.min(whole) / (whole + end) } else { 0.0 };
-        let bytes = (total.documents as f64 * length) as u64 + total.bytes;
-        Progress { done, total: Some(Amount { bytes: bytes.max(done.bytes), ..total }), share, remaining: None }
-    }
-}
-
 impl Progress {
-    /// The progress of an import: bytes of its snapshot, because nobody counted its documents beforehand.
-    pub fn of_import(done: Amount, total: Option<Amount>) -> Self {
-        let share = match total {
-            Some(total) if total.bytes > 0 => (done.bytes as f64 / total.bytes as f64).clamp(0.0, 1.0),
-            Some(_) | None => 0.0,
-        };
-        Self { done, total, share, remaining: None }
-    }
-
-    /// The same, so long after the work began: what is left takes as long for its share as what is behind.
-    pub fn after(self, elapsed: Duration) -> Self {
-        let left = elapsed.as_secs_f64() * (1.0 - self.share) / self.share;
-        // Nothing is known of what has hardly begun, and nobody waits for so long.
-        let remaining = Duration::try_from_secs_f64(left).ok().filter(|left| *left <= limits::DEADLINE);
-        Self { remaining, ..self }
-    }
-
     /// The share in percent, rounded down and never 100: only what is visible is finished.
     pub fn percent(&self) -> u8 {
         ((self.share * 100.0) as u8).min(99)
@@ -241,52 +169,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percent_grows_with_what_is_written_and_never_reaches_a_hundred() {
-        let total = Amount { documents: 100_000, files: 10, bytes: 100_000_000 };
-        let mut written = Written::default();
-        assert_eq!(written.progress(None).percent(), 0);
-        assert_eq!(written.progress(Some(Amount::default())).percent(), 0);
-        let mut last = 0;
-        for step in 1..=20u64 {
-            match step {
-                1..=10 => (written.documents, written.document_bytes) = (step * 10_000, step * 6_000_000),
-                _ => (written.files, written.file_bytes) = (step - 10, (step - 10) * 10_000_000),
-            }
-            let progress = written.progress(Some(total));
-            assert!(progress.percent() > last, "step {step}: {progress:?}");
-            last = progress.percent();
+    fn percent_is_rounded_down_and_never_a_hundred() {
+        for (share, percent) in [(0.0, 0), (0.999, 99), (1.0, 99), (0.509, 50)] {
+            assert_eq!(Progress { share, ..Progress::default() }.percent(), percent);
         }
-        assert!((90..100).contains(&last), "{last}");
-        let more = Written { documents: 500_000, ..written };
-        assert!((90..100).contains(&more.progress(Some(total)).percent()), "more than was counted");
-    }
-
-    #[test]
-    fn the_total_of_bytes_follows_from_the_documents_so_far() {
-        let total = Some(Amount { documents: 100, files: 1, bytes: 1_000 });
-        let written = Written { documents: 10, document_bytes: 7_000, ..Written::default() };
-        let progress = written.progress(total);
-        assert_eq!((progress.done.bytes, progress.total.map(|t| t.bytes)), (7_000, Some(71_000)));
-    }
-
-    #[test]
-    fn the_rest_takes_as_long_as_what_was() {
-        let seconds = Duration::from_secs_f64;
-        for (share, elapsed, expected) in
-            [(0.25, 10.0, Some(30.0)), (1.0, 10.0, Some(0.0)), (0.0, 10.0, None), (0.0, 0.0, None), (1e-9, 10.0, None)]
-        {
-            let progress = Progress { share, ..Progress::default() };
-            assert_eq!(progress.after(seconds(elapsed)).remaining, expected.map(seconds), "{share} after {elapsed} s");
-        }
-    }
-
-    #[test]
-    fn an_import_is_as_far_as_the_bytes_of_its_snapshot() {
-        let bytes = |bytes| Amount { documents: 7, files: 7, bytes };
-        assert_eq!(Progress::of_import(bytes(50), Some(bytes(100))).percent(), 50);
-        assert_eq!(Progress::of_import(bytes(100), Some(bytes(100))).percent(), 99);
-        assert_eq!(Progress::of_import(bytes(9), Some(bytes(0))).percent(), 0);
-        assert_eq!(Progress::of_import(bytes(9), None).percent(), 0);
     }
 
     #[test]

@@ -147,8 +147,6 @@ pub const SMALL_ENTRIES: usize = 192;
 pub const STRETCH: u64 = 4 << 20;
 /// Messages to the thread that reads a snapshot back.
 pub const STRETCHES_WAITING: usize = 4;
-/// What is read at once to look at a header of an entry: it, its name and its extra fields.
-pub const ENTRY_HEADER: usize = 512;
 /// What is compressed on trial, to see whether compressing long contents is worth while.
 pub const SAMPLE: usize = 64 << 10;
 

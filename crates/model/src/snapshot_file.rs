@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use serde_json::Value;
 use zip::ZipReadOptions;
-use zip::read::{ArchiveOffset, Config};
+use zip::read::{ArchiveOffset, Config, OwnedZipFileEntry};
 use zip::result::ZipError;
 use zip::unstable::read::ZipIterable;
 
@@ -81,7 +81,9 @@ pub fn inspect(file: &impl ReadAt) -> Result<SnapshotVersion, Unfit> {
     }
     let mut text = Vec::new();
     let mut reader = reader();
-    let opened = entry.with_reader(&mut reader, ZipReadOptions::new()).map_err(Unfit::zip)?;
+    // One that owned its entry would read to the entry's end when it is dropped.
+    let entry = OwnedZipFileEntry::from(entry);
+    let opened = entry.as_ref().with_reader(&mut reader, ZipReadOptions::new()).map_err(Unfit::zip)?;
     // An entry that cannot be unpacked is no JSON either.
     if opened.take(limits::SMALL_JSON + 1).read_to_end(&mut text).is_err() || text.len() as u64 > limits::SMALL_JSON {
         return Err(faulty("the manifest cannot be read"));

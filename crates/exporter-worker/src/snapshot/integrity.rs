@@ -3,6 +3,7 @@
 //!
 //! The records, of all entries, are spooled to a temporary file while the snapshot is written: there may be any number.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -13,12 +14,24 @@ use serde::{Deserialize, Serialize};
 use super::Totals;
 
 /// What was written under a name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
-    pub(super) name: String,
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Record<'a> {
+    #[serde(borrow)]
+    pub(super) name: Cow<'a, str>,
     pub(super) size: u64,
-    pub(super) sha256: String,
 }
+
+/// The same with the digest, as the document has it.
+#[derive(Debug, Serialize)]
+struct Listed<'a> {
+    name: &'a str,
+    size: u64,
+    sha256: &'a str,
+}
+
+/// Before the line of an entry that the document lists, and of one that it does not.
+const LISTED: u8 = b'+';
+const UNLISTED: u8 = b'-';
 
 /// Records on their way to the disk.
 #[derive(Debug)]
@@ -29,33 +42,47 @@ impl Spool {
         tempfile::tempfile_in(scratch).map(|f| Self(BufWriter::new(f)))
     }
 
-    pub(super) fn add(&mut self, record: &Record) -> io::Result<()> {
-        serde_json::to_writer(&mut self.0, record)?;
+    pub(super) fn add(&mut self, name: &str, size: u64, sha256: &[u8; 32]) -> io::Result<()> {
+        let mut text = [0; 64];
+        hex::encode_to_slice(sha256, &mut text).map_err(io::Error::other)?;
+        let sha256 = std::str::from_utf8(&text).map_err(io::Error::other)?;
+        let listed = !name.ends_with('/') && name != layout::MANIFEST;
+        self.0.write_all(&[if listed { LISTED } else { UNLISTED }])?;
+        serde_json::to_writer(&mut self.0, &Listed { name, size, sha256 })?;
         self.0.write_all(b"\n")
     }
 
     pub(super) fn finish(self) -> io::Result<Records> {
         let mut file = self.0.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
-        Ok(Records(BufReader::new(file)))
+        Ok(Records { file: BufReader::new(file), line: Vec::new() })
     }
 }
 
 /// Records coming back in the order they were written.
 #[derive(Debug)]
-pub(super) struct Records(BufReader<File>);
+pub(super) struct Records {
+    file: BufReader<File>,
+    line: Vec<u8>,
+}
 
 impl Records {
     pub(super) fn rewind(&mut self) -> io::Result<()> {
-        self.0.seek(SeekFrom::Start(0)).map(|_| ())
+        self.file.seek(SeekFrom::Start(0)).map(|_| ())
     }
 
-    pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
-        let mut line = String::new();
-        match self.0.read_line(&mut line)? {
-            0 => Ok(None),
-            _ => Ok(Some(serde_json::from_str(&line)?)),
+    pub(super) fn next(&mut self) -> io::Result<Option<Record<'_>>> {
+        match self.line()? {
+            Some((_, record)) => Ok(Some(serde_json::from_slice(record)?)),
+            None => Ok(None),
         }
+    }
+
+    /// The next record as the document has it, and whether that lists it.
+    fn line(&mut self) -> io::Result<Option<(bool, &[u8])>> {
+        self.line.clear();
+        self.file.read_until(b'\n', &mut self.line)?;
+        Ok(self.line.split_first().map(|(mark, record)| (*mark == LISTED, record.trim_ascii_end())))
     }
 }
 
@@ -68,13 +95,12 @@ pub(super) fn write(out: &mut impl Write, totals: &Totals, records: &mut Records
     }
     write!(out, "}},\"files\":{},\"bytes\":{},\"entries\":[", totals.content.files, totals.content.bytes)?;
     let mut comma = "";
-    while let Some(record) = records.next()? {
-        if record.name.ends_with('/') || record.name == layout::MANIFEST {
-            continue;
+    while let Some((listed, record)) = records.line()? {
+        if listed {
+            writeln!(out, "{comma}")?;
+            out.write_all(record)?;
+            comma = ",";
         }
-        writeln!(out, "{comma}")?;
-        serde_json::to_writer(&mut *out, &record)?;
-        comma = ",";
     }
     write!(out, "\n]}}")
 }

@@ -402,6 +402,30 @@ mod tests {
         }
     }
 
+    /// What this thread has read so far, from caches too (proc(5)).
+    fn bytes_read() -> u64 {
+        let io = std::fs::read_to_string("/proc/thread-self/io").expect("counters of this thread");
+        let read = io.lines().find_map(|line| line.strip_prefix("rchar: ")).expect("a line");
+        read.parse().expect("a number")
+    }
+
+    /// The contents were read back already: the directory is proved without them, however long they are.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn proving_the_directory_reads_no_contents() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut cell = Cell::new();
+        let content = cell.contents.add(noise(20_000_000));
+        cell.totals.file(content.size);
+        cell.files.push(("20_webdav/__/zz/content", content));
+        let place = place(directory.path());
+        let (part, written, told) = written(&place, cell).await;
+        let read = read_back(&part, &told).expect("read back");
+        let before = bytes_read();
+        self::directory(&part, written, read, &Control::default()).expect("sound");
+        let read = bytes_read() - before;
+        assert!(read < 1_000_000, "{read} bytes were read");
+    }
+
     /// Bytes depend on the cell alone, however many cores there are and however contents arrive.
     #[tokio::test(flavor = "multi_thread")]
     async fn the_same_cell_gives_the_same_bytes() {

@@ -88,9 +88,11 @@ impl Output {
         self.put(bytes)
     }
 
-    /// Ends the entry: now its header can be written. Returns where it begins and what it holds.
-    pub(super) fn end(&mut self, crc32: u32, size: u64) -> io::Result<(EntryHead, Data, u64)> {
+    /// Ends the entry: now its header can be written. `crc32` is that of the contents, unless the data are these. Returns
+    /// where it begins and what it holds.
+    pub(super) fn end(&mut self, crc32: Option<u32>, size: u64) -> io::Result<(EntryHead, Data, u64)> {
         let open = self.open.take().ok_or_else(|| io::Error::other("no entry is open"))?;
+        let crc32 = crc32.unwrap_or_else(|| open.data.clone().finalize());
         let data = Data { method: open.method, crc32, compressed: open.length, size };
         if !open.head.large && (data.compressed.max(size) >= u64::from(u32::MAX)) {
             return Err(io::Error::other("an entry is longer than it was said to be"));

@@ -8,14 +8,14 @@
 //! entries fill the file without gap or overlap.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::mpsc::Receiver;
 
 use model::area::Part;
+use model::snapshot_file::SteadyReader;
 use model::{layout, limits};
 use sha2::{Digest, Sha256};
 use zip::CompressionMethod;
-use zip::ZipReadOptions;
 use zip::read::Config;
 use zip::unstable::format::flags::ZipFlags;
 use zip::unstable::read::ZipIterable;
@@ -59,7 +59,7 @@ pub(super) fn follow(mut file: File, told: &Receiver<Finished>, control: &Contro
             found.update(piece);
             sha256.update(&*piece);
             left -= piece.len() as u64;
-            control.moved(piece.len() as u64);
+            control.read_back(piece.len() as u64);
         }
         size += length;
         if found.finalize() != crc32 {
@@ -79,19 +79,16 @@ pub(super) fn directory(
     read: ReadBack,
     control: &Control,
 ) -> Result<(u64, [u8; 32]), Failure> {
-    // The library seeks to every header, and a buffer is filled anew after each seek: small ones, then.
-    let reader = || Ok(BufReader::with_capacity(limits::ENTRY_HEADER, part.reopen()?));
     // Reads one central header after the other, each with its local header: constant memory. That no entry stands twice
     // follows from the records, which must come in the order in which they were written.
-    let headers = reader().map_err(io)?;
-    let bodies = reader().map_err(io)?;
+    let headers = Headers::open(part, written.directory).map_err(io)?;
+    let mut again = Headers::open(part, written.directory).map_err(io)?;
     let mut archive =
         ZipIterable::try_new(headers, Config::default()).map_err(unreadable)?.enforce_header_consistency(true);
     written.records.rewind().map_err(io)?;
     let mut next = 0;
     let mut complete = false;
-    let mut entries = archive.files_with_reader(bodies, ZipReadOptions::new()).map_err(unreadable)?;
-    while let Some(entry) = entries.next() {
+    for entry in archive.files().map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         if let Some(reason) = control.stopped() {
             return Err(Failure::stopped(reason));
@@ -116,14 +113,62 @@ pub(super) fn directory(
             let name = String::from_utf8_lossy(name);
             return Err(Failure::unproved(format!("{name} is not in the directory as it was written")));
         }
-        next = entry.data_start().ok_or_else(|| Failure::unproved("an entry without data".to_owned()))?
-            + entry.compressed_size();
+        next = data_start(&mut again, next, name.len()).map_err(io)? + entry.compressed_size();
         control.moved(1);
     }
     if !complete || next != written.directory || read.size != written.size {
         return Err(Failure::unproved(format!("{next} of {} bytes are accounted for", written.directory)));
     }
     Ok((read.size, read.sha256))
+}
+
+/// Where the data of the entry begin whose local header is here (APPNOTE 4.3.7). The library tells only by opening the
+/// entry, and would read all of an open one when it is dropped.
+fn data_start(file: &mut Headers, header: u64, name: usize) -> io::Result<u64> {
+    const EXTRA_LENGTH: u64 = 28;
+    const FIXED: u64 = 30;
+    let mut extra = [0; 2];
+    file.seek(SeekFrom::Start(header + EXTRA_LENGTH))?;
+    file.read_exact(&mut extra)?;
+    Ok(header + FIXED + name as u64 + u64::from(u16::from_le_bytes(extra)))
+}
+
+/// A reader that has a buffer for the directory and one for what is before it: the library goes from each central header to
+/// its local one and back.
+struct Headers {
+    local: SteadyReader<File>,
+    central: SteadyReader<File>,
+    /// Where the directory begins.
+    border: u64,
+    position: u64,
+}
+
+impl Headers {
+    fn open(part: &Part, border: u64) -> io::Result<Self> {
+        let open = || part.reopen().map(SteadyReader::new);
+        Ok(Self { local: open()?, central: open()?, border, position: 0 })
+    }
+}
+
+impl Read for Headers {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let place = if self.position < self.border { &mut self.local } else { &mut self.central };
+        place.seek(SeekFrom::Start(self.position))?;
+        let n = place.read(buffer)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for Headers {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = match to {
+            SeekFrom::Start(there) => there,
+            SeekFrom::Current(by) => self.position.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput)?,
+            SeekFrom::End(_) => self.central.seek(to)?,
+        };
+        Ok(self.position)
+    }
 }
 
 fn io(error: io::Error) -> Failure {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::container::{self, Data, EntryHead, Method};
 use super::deflate;
-use super::integrity::{self, Record, Records, Spool};
+use super::integrity::{self, Records, Spool};
 use super::output::Output;
 use super::pack::{Block, Packed, Packer, Pending, joined};
 use super::{Of, Piece, Totals};
@@ -86,6 +86,7 @@ struct Writer<'a> {
 struct Open {
     of: Of,
     deflated: bool,
+    /// Of what was deflated.
     crc32: crc32fast::Hasher,
     sha256: Sha256,
     size: u64,
@@ -119,7 +120,6 @@ impl Writer<'_> {
     }
 
     fn bytes(&mut self, bytes: &Bytes) -> Result<(), Failure> {
-        self.open.as_mut().ok_or_else(outside)?.crc32.update(bytes);
         self.data(bytes, bytes, 0)
     }
 
@@ -128,6 +128,7 @@ impl Writer<'_> {
         open.size += input.len() as u64;
         open.sha256.update(input);
         self.output.data(data).map_err(io)?;
+        self.control.packed(data.len() as u64);
         self.control.wrote(Amount { documents, files: 0, bytes: input.len() as u64 });
         Ok(())
     }
@@ -137,6 +138,7 @@ impl Writer<'_> {
         let offset = self.output.length();
         self.output.append(&container::local_header(&head, &data)).map_err(io)?;
         self.output.append(&bytes).map_err(io)?;
+        self.control.packed(bytes.len() as u64);
         if content {
             self.counts.file(data.size);
             self.control.wrote(Amount { documents: 0, files: 1, bytes: data.size });
@@ -152,7 +154,8 @@ impl Writer<'_> {
         if open.deflated {
             self.output.data(&deflate::END).map_err(io)?;
         }
-        let (head, data, offset) = self.output.end(open.crc32.finalize(), open.size).map_err(io)?;
+        let crc32 = open.deflated.then(|| open.crc32.finalize());
+        let (head, data, offset) = self.output.end(crc32, open.size).map_err(io)?;
         let sha256 = open.sha256.finalize().into();
         match open.of {
             Of::Documents(document_type) => self.counts.documents[document_type.index()] = open.lines,
@@ -170,8 +173,7 @@ impl Writer<'_> {
     /// Remembers an entry, outside memory: there may be any number.
     fn entry(&mut self, head: &EntryHead, data: &Data, offset: u64, sha256: [u8; 32]) -> Result<(), Failure> {
         self.directory.add(head, data, offset).map_err(io)?;
-        let record = Record { name: head.name.clone(), size: data.size, sha256: hex::encode(sha256) };
-        self.records.add(&record).map_err(io)
+        self.records.add(&head.name, data.size, &sha256).map_err(io)
     }
 
     fn finish(mut self, totals: &Totals, packer: &Packer) -> Result<Written, Failure> {
@@ -188,10 +190,11 @@ impl Writer<'_> {
         let head = EntryHead { name: layout::INTEGRITY.to_owned(), modified: 0, large: true };
         output.begin(head, Method::Deflated).map_err(io)?;
         let crc32 = crc32fast::Hasher::new();
-        let mut entry = Deflating { output: &mut output, packer, runtime, waiting: Vec::new(), crc32, size: 0 };
+        let mut entry =
+            Deflating { output: &mut output, packer, runtime, waiting: Vec::new(), packing: None, crc32, size: 0 };
         integrity::write(&mut entry, totals, &mut records).and_then(|()| entry.end()).map_err(io)?;
         let (crc32, size) = (entry.crc32.finalize(), entry.size);
-        let (head, data, offset) = output.end(crc32, size).map_err(io)?;
+        let (head, data, offset) = output.end(Some(crc32), size).map_err(io)?;
         directory.add(&head, &data, offset).map_err(io)?;
         let begin = output.length();
         directory.write(&mut output).map_err(io)?;
@@ -234,12 +237,13 @@ impl Directory {
     }
 }
 
-/// An entry that is made here, deflated piece by piece.
+/// An entry that is made here, deflated piece by piece: one is packed while the next is gathered.
 struct Deflating<'a> {
     output: &'a mut Output,
     packer: &'a Packer,
     runtime: &'a Handle,
     waiting: Vec<u8>,
+    packing: Option<Pending<Block>>,
     crc32: crc32fast::Hasher,
     size: u64,
 }
@@ -247,6 +251,7 @@ struct Deflating<'a> {
 impl Deflating<'_> {
     fn end(&mut self) -> io::Result<()> {
         self.block()?;
+        self.packed()?;
         self.output.data(&deflate::END)
     }
 
@@ -257,7 +262,19 @@ impl Deflating<'_> {
         }
         self.crc32.update(&input);
         self.size += input.len() as u64;
-        let packing = async { self.packer.block(input).await };
+        let next = {
+            // Packing starts a task.
+            let _here = self.runtime.enter();
+            self.packer.block(input)
+        };
+        self.packed()?;
+        self.packing = Some(next);
+        Ok(())
+    }
+
+    /// Writes what is being packed.
+    fn packed(&mut self) -> io::Result<()> {
+        let Some(packing) = self.packing.take() else { return Ok(()) };
         let block = joined(self.runtime.block_on(packing)).map_err(io::Error::other)?;
         self.output.data(&block.deflated)
     }

@@ -8,6 +8,9 @@ use crate::measure::{Side, in_turns};
 use crate::report::{Line, Report, mib, s};
 use crate::shell;
 
+/// The generation of rows that are copied.
+const COPIED: &str = "copied";
+
 /// B12: import of a snapshot into a new cell, against `COPY FROM` of the same rows.
 pub(crate) fn against_copy(bench: &mut Bench, report: &mut Report) {
     let count = bench.sizes.imported;
@@ -16,12 +19,14 @@ pub(crate) fn against_copy(bench: &mut Bench, report: &mut Report) {
     let (directory, database) = (bench.directory().to_owned(), bench.database());
     let rows = directory.join("rows.copy");
     let generation = bench.generation(&cell);
+    // Both tables hold the same rows before and get the same ones, so that their indexes are equally large.
     bench.system.execute("CREATE SCHEMA bench_import");
     bench.system.execute("CREATE TABLE bench_import.document (LIKE document INCLUDING ALL)");
+    bench.system.execute("INSERT INTO bench_import.document SELECT * FROM document");
     let columns = "generation, type, position, id, body";
     let out = format!(
-        "\\copy (SELECT {columns} FROM document WHERE generation = '{generation}' ORDER BY type, position) \
-         TO 'rows.copy' (FORMAT binary)"
+        "\\copy (SELECT '{COPIED}' AS generation, type, position, id, body FROM document \
+         WHERE generation = '{generation}' ORDER BY type, position) TO 'rows.copy' (FORMAT binary)"
     );
     let into = format!("\\copy bench_import.document ({columns}) FROM 'rows.copy' (FORMAT binary)");
     let psql =
@@ -35,15 +40,19 @@ pub(crate) fn against_copy(bench: &mut Bench, report: &mut Report) {
             "import",
             Box::new(|| {
                 imported += 1;
-                import(reader, &format!("imported-{imported}"), &export.file)
+                let cell = format!("imported-{imported}");
+                let seconds = import(reader, &cell, &export.file);
+                remove(reader, &cell);
+                seconds
             }),
         ),
         (
             "COPY FROM",
             Box::new(|| {
-                reader.system.execute("TRUNCATE bench_import.document");
                 reader.settle();
-                psql(&into)
+                let seconds = psql(&into);
+                reader.system.execute(&format!("DELETE FROM bench_import.document WHERE generation = '{COPIED}'"));
+                seconds
             }),
         ),
     ];
@@ -62,8 +71,20 @@ pub(crate) fn against_copy(bench: &mut Bench, report: &mut Report) {
     bench.system.execute("DROP SCHEMA bench_import CASCADE");
 }
 
-/// Imports a snapshot into a new cell, from the request until the status says that it is there. The cell stays: removing
-/// what it holds would be work in the background of the next measurement.
+/// Removes an imported cell, and waits until nothing of it is left.
+fn remove(bench: &Bench, cell: &str) {
+    let generation = bench.generation(cell);
+    let path = format!("/__ctl/Cell('{cell}')");
+    assert_eq!(bench.system.request("DELETE", &path, &[("If-Match", "*")], None).status, 204);
+    let left = format!("SELECT count(*) FROM document WHERE generation = '{generation}'");
+    let begun = Instant::now();
+    while bench.system.value(&left) != "0" {
+        assert!(begun.elapsed() < Duration::from_secs(3600), "removing a cell takes longer than an hour");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Imports a snapshot into a new cell, from the request until the status says that it is there.
 fn import(bench: &Bench, cell: &str, snapshot: &Path) -> f64 {
     let system = &bench.system;
     system.make_cell(cell);

@@ -9,8 +9,10 @@ use crate::bench::Bench;
 use crate::measure::median;
 use crate::report::{Line, Report};
 
-/// Seconds between two reports of a worker: nobody can know better.
-const REPORTS: f64 = 1.0;
+/// How far off a time may be.
+const GOAL: f64 = 0.25;
+/// Times are shown in whole seconds, and half of one is no error: what is left when that is [`GOAL`] of it.
+const LEAST: f64 = 0.5 / GOAL;
 
 /// Exports five shapes of cell, and compares the end that was foretold, from a fifth of the run on, with the end that came.
 pub(crate) fn foretold(bench: &mut Bench, report: &mut Report) {
@@ -36,6 +38,7 @@ pub(crate) fn foretold(bench: &mut Bench, report: &mut Report) {
         for _ in 0..bench.rounds {
             run.watch(bench, &cell);
         }
+        let within = run.errors.iter().filter(|error| **error <= GOAL).count();
         let worst = run.errors.iter().copied().fold(0.0, f64::max);
         report.add(Line {
             row: "B14",
@@ -46,10 +49,10 @@ pub(crate) fn foretold(bench: &mut Bench, report: &mut Report) {
                 100.0 * median(&run.errors),
                 100.0 * worst
             ),
-            other: "the time that remained; a second, when less did".to_owned(),
-            ratio: format!("{} looks", run.errors.len()),
+            other: format!("the time that remained, {LEAST} s when less did"),
+            ratio: format!("{within} of {} looks", run.errors.len()),
             goal: "≤ 25 %",
-            met: Some(worst <= 0.25),
+            met: Some(worst <= GOAL),
         });
     }
 }
@@ -63,6 +66,8 @@ struct Foretold {
 
 impl Foretold {
     fn watch(&mut self, bench: &Bench, cell: &str) {
+        // The removal of the last snapshot included: it goes on in the background, where disks are told of it.
+        bench.settle();
         let name = format!("watched{}", self.seconds.len());
         let accepted = bench.system.post_export(cell, &name);
         let link = accepted.header("link").expect("a link to the job");
@@ -91,7 +96,7 @@ impl Foretold {
         for (at, foretold) in looks.into_iter().filter(|(at, _)| *at > fifth && *at < end) {
             // Before the first report nothing is foretold.
             let Some(foretold) = foretold else { continue };
-            self.errors.push(seconds(foretold - end).abs() / seconds(end - at).max(REPORTS));
+            self.errors.push(seconds(foretold - end).abs() / seconds(end - at).max(LEAST));
         }
         let answer = bench.system.request("DELETE", &format!("/{cell}/__snapshot/{name}.zip"), &[], None);
         assert_eq!(answer.status, 204);

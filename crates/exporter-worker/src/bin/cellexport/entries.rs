@@ -8,6 +8,7 @@ use model::limits::CENTRAL_DIRECTORY;
 use model::snapshot_file::{FROM_THE_BEGINNING, SteadyReader};
 use serde_json::json;
 use zip::ZipReadOptions;
+use zip::read::OwnedZipFileEntry;
 use zip::result::ZipError;
 use zip::unstable::read::ZipIterable;
 
@@ -134,12 +135,14 @@ pub(crate) fn cat(client: &Client, configuration: &Configuration, name: &str, en
     if let Some(watch) = &snapshot.watch {
         watch.allow(found.compressed_size());
     }
+    // A reader that owned its entry would read to the entry's end when it is dropped.
+    let found = OwnedZipFileEntry::from(found);
     let size = found.size();
     let mut stdout = contents();
     let (mut piece, mut done) = (vec![0; limits::PIECE], 0);
     let mut unwritten = None;
     let read = (|| -> Result<(), ZipError> {
-        let mut reader = found.with_reader(&mut snapshot.file, ZipReadOptions::new())?.take(size + 1);
+        let mut reader = found.as_ref().with_reader(&mut snapshot.file, ZipReadOptions::new())?.take(size + 1);
         loop {
             let n = reader.read(&mut piece)?;
             done += n as u64;
