@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use model::error_chain::Chain;
@@ -11,7 +11,7 @@ use model::limits;
 use model::telemetry::TraceSpan;
 use tokio_util::sync::CancellationToken;
 
-use crate::forecast::{self, Clock, Written};
+use crate::forecast::{self, Clock, Lately, Written};
 
 /// Why an attempt must stop before it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,7 @@ struct Inner {
     documents_read: OnceLock<Instant>,
     /// When its first content could be read.
     contents_begun: OnceLock<Instant>,
+    lately: Mutex<Lately>,
     documents: AtomicU64,
     files: AtomicU64,
     bytes: AtomicU64,
@@ -213,7 +214,8 @@ impl Control {
                 let now = Instant::now();
                 let documents = self.0.documents_read.get().unwrap_or(&now).saturating_duration_since(*since);
                 let contents = self.0.contents_begun.get().map(Instant::elapsed);
-                forecast::of_export(written, *total, Clock { documents, contents })
+                let mut lately = self.0.lately.lock().unwrap_or_else(PoisonError::into_inner);
+                forecast::of_export(written, *total, Clock { documents, contents }, &mut lately)
             }
         }
     }

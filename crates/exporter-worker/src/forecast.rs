@@ -53,9 +53,32 @@ pub struct Clock {
     pub contents: Option<Duration>,
 }
 
+/// How fast contents went lately: what was long ago counts less, since disks that are fast at first may not stay so.
+#[derive(Debug, Default)]
+pub struct Lately {
+    /// Of the last look: how long contents had taken, and what was done, in [`cost`].
+    last: (f64, f64),
+    /// The same, weighted.
+    took: f64,
+    done: f64,
+}
+
+impl Lately {
+    /// After a step of this length what was before it counts a third, or after a third of the time, whichever is longer.
+    const MEMORY: f64 = 4e9;
+
+    fn look(&mut self, took: f64, done: f64) {
+        let step = (took - self.last.0).max(0.0);
+        let kept = (-step / Self::MEMORY.max(took / 3.0)).exp();
+        self.took = self.took * kept + step;
+        self.done = (self.done * kept + done - self.last.1).max(0.0);
+        self.last = (took, done);
+    }
+}
+
 /// How far an export of a cell is that holds `whole`: documents, and files with their bytes. How long documents are is only
 /// known of those that were written, and taken to be so for the rest.
-pub fn of_export(written: Written, whole: Amount, clock: Clock) -> Progress {
+pub fn of_export(written: Written, whole: Amount, clock: Clock, lately: &mut Lately) -> Progress {
     let length = match written.documents {
         0 => cost::USUAL_DOCUMENT,
         documents => written.document_bytes as f64 / documents as f64,
@@ -78,8 +101,10 @@ pub fn of_export(written: Written, whole: Amount, clock: Clock) -> Progress {
     // How much slower than usual: documents come from the database, contents do not. So a slow machine shows in both, a slow
     // database in one of them, and nobody knows which it is: half of each.
     let pace = (USUAL + clock.documents.as_nanos() as f64) / (USUAL + done);
-    let contents_pace =
-        (USUAL * pace.sqrt() + clock.contents.unwrap_or_default().as_nanos() as f64) / (USUAL + contents_done);
+    if contents_done < contents_all {
+        lately.look(clock.contents.unwrap_or_default().as_nanos() as f64, contents_done);
+    }
+    let contents_pace = (USUAL * pace.sqrt() + lately.took) / (USUAL + lately.done);
     let left = (all - done) * pace + (ahead - (all - done)) * contents_pace;
 
     let bytes = (whole.documents as f64 * length) as u64 + whole.bytes;
@@ -116,33 +141,36 @@ mod tests {
     fn percent_grows_with_what_is_written_and_never_reaches_a_hundred() {
         let whole = Amount { documents: 100_000, files: 10, bytes: 100_000_000 };
         let mut written = Written::default();
-        assert_eq!(of_export(written, Amount::default(), NO_TIME).percent(), 0);
+        assert_eq!(of_export(written, Amount::default(), NO_TIME, &mut Lately::default()).percent(), 0);
         let mut last = 0;
         for step in 1..=20u64 {
             match step {
                 1..=10 => (written.documents, written.document_bytes) = (step * 10_000, step * 6_000_000),
                 _ => (written.files, written.file_bytes) = (step - 10, (step - 10) * 10_000_000),
             }
-            let progress = of_export(written, whole, NO_TIME);
+            let progress = of_export(written, whole, NO_TIME, &mut Lately::default());
             assert!(progress.percent() > last, "step {step}: {progress:?}");
             last = progress.percent();
         }
         assert!((90..100).contains(&last), "{last}");
         let more = Written { documents: 500_000, ..written };
-        assert!((90..100).contains(&of_export(more, whole, NO_TIME).percent()), "more than was counted");
+        assert!(
+            (90..100).contains(&of_export(more, whole, NO_TIME, &mut Lately::default()).percent()),
+            "more than was counted"
+        );
     }
 
     #[test]
     fn the_total_of_bytes_follows_from_the_documents_so_far() {
         let whole = Amount { documents: 100, files: 1, bytes: 1_000 };
         let written = Written { documents: 10, document_bytes: 7_000, ..Written::default() };
-        let progress = of_export(written, whole, NO_TIME);
+        let progress = of_export(written, whole, NO_TIME, &mut Lately::default());
         assert_eq!((progress.done.bytes, progress.total.map(|t| t.bytes)), (7_000, Some(71_000)));
     }
 
     fn left(written: Written, whole: Amount, documents: u64, contents: Option<u64>) -> f64 {
         let clock = Clock { documents: Duration::from_secs(documents), contents: contents.map(Duration::from_secs) };
-        of_export(written, whole, clock).remaining.expect("a time").as_secs_f64()
+        of_export(written, whole, clock, &mut Lately::default()).remaining.expect("a time").as_secs_f64()
     }
 
     /// However fast a machine is, after a while the rest takes as long as what was.
@@ -172,6 +200,26 @@ mod tests {
         assert!((130.0..220.0).contains(&unknown), "{unknown} s, of which nothing is known but a slow database");
         let left = left(half, whole, 20, Some(30));
         assert!((30.0..35.0).contains(&left), "{left} s");
+    }
+
+    /// A disk that has become slower is believed: what counts is how it is now.
+    #[test]
+    fn what_was_lately_counts_more() {
+        let whole = Amount { documents: 0, files: 4_000, bytes: 40_000_000_000 };
+        let mut lately = Lately::default();
+        let mut left = |seconds: u64, files: u64| {
+            let clock = Clock { documents: Duration::ZERO, contents: Some(Duration::from_secs(seconds)) };
+            let written = Written { files, file_bytes: files * 10_000_000, ..Written::default() };
+            of_export(written, whole, clock, &mut lately).remaining.expect("a time").as_secs_f64()
+        };
+        for second in 1..=10 {
+            left(second, second * 100);
+        }
+        let fast = left(10, 1_000);
+        assert!((28.0..32.0).contains(&fast), "{fast} s");
+        let slow: Vec<f64> = (1..=10).map(|second| left(10 + second, 1_000 + second * 50)).collect();
+        // 2 500 files at 50 a second.
+        assert!((42.0..52.0).contains(&slow[9]), "{slow:?}");
     }
 
     #[test]
