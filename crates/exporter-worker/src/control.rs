@@ -192,13 +192,18 @@ impl Control {
         self.0.moved.load(Relaxed)
     }
 
-    /// Returns how far the attempt is.
-    pub fn progress(&self) -> Progress {
-        let done = Amount {
+    /// Returns what was written.
+    pub fn done(&self) -> Amount {
+        Amount {
             documents: self.0.documents.load(Relaxed),
             files: self.0.files.load(Relaxed),
             bytes: self.0.bytes.load(Relaxed),
-        };
+        }
+    }
+
+    /// Returns how far the attempt is, for a report: how fast it gets on is learned from one to the next.
+    pub fn progress(&self) -> Progress {
+        let done = self.done();
         let Some((whole, since)) = self.0.whole.get() else { return Progress { done, ..Progress::default() } };
         match whole {
             Whole::Snapshot(bytes) => forecast::of_import(done, *bytes, since.elapsed()),

@@ -35,7 +35,7 @@ pub async fn keep(url: SecretString, settings: JobSettings, fence: Fence, contro
             _ = look.tick() => {
                 // A beat looks, too.
                 let due = reported.1.elapsed() + limits::CANCEL_LOOK / 2 >= limits::PROGRESS;
-                let news = due && control.progress().done != reported.0.done;
+                let news = due && control.done() != reported.0.done;
                 if !news {
                     look_for_cancellation(&mut connection, &fence, &control).await;
                     continue;

@@ -137,7 +137,7 @@ fn make(
     let published = part.publish(&mut |bytes| control.go_on(bytes));
     published.map_err(|error| Failure::moving("sync failed", error, control))?;
     failpoint::reached("export.durable");
-    let contents = control.progress().done;
+    let contents = control.done();
     Ok(FinishedBlob { key: place.key.text(), size, sha256, contents })
 }
 
@@ -293,7 +293,7 @@ mod tests {
         let made = made.expect("published");
         assert_eq!(files.len(), 1);
         assert!(files[0].ends_with(&made.key), "{files:?} {}", made.key);
-        let done = control.progress().done;
+        let done = control.done();
         assert_eq!((done.documents, done.files), (2, 3));
     }
 

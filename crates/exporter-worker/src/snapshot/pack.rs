@@ -42,8 +42,15 @@ pub(super) type Pending<T> = AbortOnDropHandle<Result<T, Failure>>;
 pub(super) struct Block {
     pub(super) input: Bytes,
     pub(super) deflated: Vec<u8>,
-    pub(super) crc32: u32,
+    crc32: u32,
     pub(super) lines: u64,
+}
+
+impl Block {
+    /// The CRC of the input, to be combined with what was before it.
+    pub(super) fn crc32(&self) -> crc32fast::Hasher {
+        crc32fast::Hasher::new_with_initial_len(self.crc32, self.input.len() as u64)
+    }
 }
 
 /// A small entry.

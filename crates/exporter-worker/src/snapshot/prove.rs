@@ -12,7 +12,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::mpsc::Receiver;
 
 use model::area::Part;
-use model::snapshot_file::SteadyReader;
+use model::snapshot_file::{ReadAt, SteadyReader, sought};
 use model::{layout, limits};
 use sha2::{Digest, Sha256};
 use zip::CompressionMethod;
@@ -82,13 +82,13 @@ pub(super) fn directory(
     // Reads one central header after the other, each with its local header: constant memory. That no entry stands twice
     // follows from the records, which must come in the order in which they were written.
     let headers = Headers::open(part, written.directory).map_err(io)?;
-    let mut again = Headers::open(part, written.directory).map_err(io)?;
     let mut archive =
         ZipIterable::try_new(headers, Config::default()).map_err(unreadable)?.enforce_header_consistency(true);
     written.records.rewind().map_err(io)?;
     let mut next = 0;
     let mut complete = false;
-    for entry in archive.files().map_err(unreadable)? {
+    let entries = archive.files().map_err(unreadable)?;
+    while let Some(entry) = entries.next() {
         let entry = entry.map_err(unreadable)?;
         if let Some(reason) = control.stopped() {
             return Err(Failure::stopped(reason));
@@ -113,7 +113,7 @@ pub(super) fn directory(
             let name = String::from_utf8_lossy(name);
             return Err(Failure::unproved(format!("{name} is not in the directory as it was written")));
         }
-        next = data_start(&mut again, next, name.len()).map_err(io)? + entry.compressed_size();
+        next = data_start(entries.reader_mut(), next, name.len()).map_err(io)? + entry.compressed_size();
         control.moved(1);
     }
     if !complete || next != written.directory || read.size != written.size {
@@ -140,13 +140,15 @@ struct Headers {
     central: SteadyReader<File>,
     /// Where the directory begins.
     border: u64,
+    length: u64,
     position: u64,
 }
 
 impl Headers {
     fn open(part: &Part, border: u64) -> io::Result<Self> {
-        let open = || part.reopen().map(SteadyReader::new);
-        Ok(Self { local: open()?, central: open()?, border, position: 0 })
+        let (local, central) = (part.reopen()?, part.reopen()?);
+        let length = local.length()?;
+        Ok(Self { local: SteadyReader::new(local), central: SteadyReader::new(central), border, length, position: 0 })
     }
 }
 
@@ -162,11 +164,7 @@ impl Read for Headers {
 
 impl Seek for Headers {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.position = match to {
-            SeekFrom::Start(there) => there,
-            SeekFrom::Current(by) => self.position.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput)?,
-            SeekFrom::End(_) => self.central.seek(to)?,
-        };
+        self.position = sought(to, self.position, self.length)?;
         Ok(self.position)
     }
 }

@@ -114,7 +114,7 @@ impl Writer<'_> {
     fn block(&mut self, pending: Pending<Block>, documents: u64) -> Result<(), Failure> {
         let block = joined(self.runtime.block_on(pending))?;
         let open = self.open.as_mut().ok_or_else(outside)?;
-        open.crc32.combine(&crc32fast::Hasher::new_with_initial_len(block.crc32, block.input.len() as u64));
+        open.crc32.combine(&block.crc32());
         open.lines += block.lines;
         self.data(&block.input, &block.deflated, documents)
     }
@@ -260,8 +260,6 @@ impl Deflating<'_> {
         if input.is_empty() {
             return Ok(());
         }
-        self.crc32.update(&input);
-        self.size += input.len() as u64;
         let next = {
             // Packing starts a task.
             let _here = self.runtime.enter();
@@ -276,6 +274,8 @@ impl Deflating<'_> {
     fn packed(&mut self) -> io::Result<()> {
         let Some(packing) = self.packing.take() else { return Ok(()) };
         let block = joined(self.runtime.block_on(packing)).map_err(io::Error::other)?;
+        self.crc32.combine(&block.crc32());
+        self.size += block.input.len() as u64;
         self.output.data(&block.deflated)
     }
 }

@@ -50,7 +50,7 @@ fn row_35_of_many_requests_at_once_one_is_accepted() {
         bench.hurry_until("all are final", || bench.active() == 0);
     }
     // On a machine that is busy with something else, all 50 may be told that the database does not answer in time.
-    assert!(contested > 0, "in none of {rounds} rounds one was accepted");
+    assert!(contested * 2 > rounds, "in {contested} of {rounds} rounds one was accepted");
     // With nobody to end it, exactly one.
     drop(_worker);
     bench.hurry_until("one is accepted", || {
