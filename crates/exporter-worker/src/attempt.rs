@@ -124,7 +124,7 @@ impl<S: CellSource + Clone> Attempts<S> {
             Work::Export => {
                 let key = SnapshotKey { job: claim.fence.job, attempt: claim.fence.attempt, token };
                 let (area, scratch, packer) = (self.area.clone(), self.scratch.clone(), self.packer.clone());
-                let place = Place { area, key, scratch, packer };
+                let place = Place { area, key, scratch, packer, kept_in_cache: limits::KEPT_IN_CACHE };
                 let order = Order { cell: claim.cell_id.clone(), unit_url: self.unit_url.clone(), place };
                 export::export(Arc::clone(&self.source), order, control).await.map(Done::Exported)
             }

@@ -14,8 +14,8 @@ mod cost {
     pub(super) const USUAL_DOCUMENT: f64 = 600.0;
     /// To list a file, before the first content is read.
     pub(super) const LISTED: f64 = 3_600.0;
-    pub(super) const FILE: f64 = 55_000.0;
-    pub(super) const FILE_BYTE: f64 = 1.5;
+    pub(super) const FILE: f64 = 57_000.0;
+    pub(super) const FILE_BYTE: f64 = 1.28;
     /// To read back what was written, when nothing else is left to do.
     pub(super) const UNREAD_BYTE: f64 = 0.6;
     /// The end, when all is written: the last file is read back, the directory is proved, all is made durable.

@@ -147,6 +147,8 @@ pub const SMALL_ENTRIES: usize = 192;
 pub const STRETCH: u64 = 4 << 20;
 /// Messages to the thread that reads a snapshot back.
 pub const STRETCHES_WAITING: usize = 4;
+/// Messages from that thread about bytes that need not stay in memory.
+pub const STRETCHES_UNNEEDED: usize = 16;
 /// What is compressed on trial, to see whether compressing long contents is worth while.
 pub const SAMPLE: usize = 64 << 10;
 
@@ -154,6 +156,9 @@ pub const SAMPLE: usize = 64 << 10;
 pub const DISK_RESERVE: u64 = 1 << 30;
 /// How much is written between two looks at the free space, and between two flushes to disk.
 pub const FLUSH_BYTES: u64 = 16 << 20;
+/// So much of a new snapshot may stay in the memory that the kernel lends to files, for whoever downloads it at once. The
+/// rest leaves that to others, the database's files above all.
+pub const KEPT_IN_CACHE: u64 = 1 << 30;
 
 /// How often active jobs are counted for metrics, and recorded values are put in order.
 pub const MEASURE: Duration = Duration::from_secs(5);

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,6 +13,7 @@ use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 use zip::ZipArchive;
 
+use crate::stop::Stop;
 use crate::system::System;
 
 /// The two documents add up to this.
@@ -152,8 +152,8 @@ pub fn stored(system: &System, cell: &str) -> Result<i64, String> {
 }
 
 /// Changes ledgers, one after the other, until told to stop. What the database refuses meanwhile is no matter.
-pub fn keep_changing(system: &System, ledgers: &mut [Ledger], pause: Duration, stop: &AtomicBool) {
-    while !stop.load(SeqCst) {
+pub fn keep_changing(system: &System, ledgers: &mut [Ledger], pause: Duration, stop: &Stop) {
+    while !stop.is_said() {
         for ledger in ledgers.iter_mut() {
             let _ = ledger.change(system);
             std::thread::sleep(pause);

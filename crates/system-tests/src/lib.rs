@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod random_cell;
 pub mod secrets;
 pub mod servers;
+pub mod stop;
 pub mod strace;
 pub mod system;
 pub mod units_tokens;

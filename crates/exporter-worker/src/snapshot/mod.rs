@@ -94,6 +94,8 @@ pub struct Place {
     pub scratch: PathBuf,
     /// Who compresses.
     pub packer: Packer,
+    /// How much of the file may stay in the memory that the kernel lends to files.
+    pub kept_in_cache: u64,
 }
 
 /// Starts the threads. The snapshot's key and digest come back once the file is durable under its final name.
@@ -152,13 +154,18 @@ fn write(
     let io = |e| Failure::io("create snapshot file", e);
     let (finished, to_read) = sync_channel(limits::STRETCHES_WAITING);
     let (flush, to_flush) = sync_channel(1);
+    let (proved, unneeded) = sync_channel(limits::STRETCHES_UNNEEDED);
+    // What goes elsewhere is read once more.
+    let kept = if part.is_sent() { u64::MAX } else { place.kept_in_cache };
     let output = Output::new(part.writer().map_err(io)?, place.area.clone(), Told { finished, flush });
     let (flushed, read) = (part.reopen().map_err(io)?, part.reopen().map_err(io)?);
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     std::thread::scope(|scope| {
-        let flushing = thread("flush").spawn_scoped(scope, move || prove::flush(&flushed, &to_flush)).map_err(io)?;
-        let reading =
-            thread("read back").spawn_scoped(scope, move || prove::follow(read, &to_read, control)).map_err(io)?;
+        let flushing =
+            thread("flush").spawn_scoped(scope, move || prove::flush(&flushed, &to_flush, &unneeded)).map_err(io)?;
+        let reading = thread("read back")
+            .spawn_scoped(scope, move || prove::follow(read, &to_read, kept, &proved, control))
+            .map_err(io)?;
         let written = writer::write(output, &place.scratch, pieces, &place.packer, runtime, control);
         // Where one of these gave up first, the writer only saw that nobody listened.
         flushing.join().unwrap_or_else(|panic| Err(Failure::panicked(panic.as_ref())))?;
@@ -266,7 +273,7 @@ mod tests {
     fn place(directory: &Path) -> Place {
         let area = SnapshotArea::open(directory, 0).expect("an area");
         let key = SnapshotKey { job: Uuid::from_u128(1), attempt: 1, token: Uuid::new_v4() };
-        Place { area, key, scratch: directory.to_owned(), packer: Packer::new(Effort::default(), 2) }
+        Place { area, key, scratch: directory.to_owned(), packer: Packer::new(Effort::default(), 2), kept_in_cache: 0 }
     }
 
     fn files(directory: &Path) -> Vec<PathBuf> {
@@ -348,9 +355,10 @@ mod tests {
 
     fn read_back(part: &Part, told: &[Finished]) -> Result<prove::ReadBack, Failure> {
         let (teller, receiver) = sync_channel(told.len());
-        told.iter().for_each(|finished| teller.send(*finished).expect("room"));
+        told.iter().for_each(|finished| teller.send(finished.clone()).expect("room"));
         drop(teller);
-        follow(part.reopen().expect("a file"), &receiver, &Control::default())
+        let (unneeded, _unneeded) = sync_channel(told.len());
+        follow(part.reopen().expect("a file"), &receiver, 0, &unneeded, &Control::default())
     }
 
     /// Every byte matters: whichever is changed after writing, the proof fails.
@@ -424,6 +432,36 @@ mod tests {
         self::directory(&part, written, read, &Control::default()).expect("sound");
         let read = bytes_read() - before;
         assert!(read < 1_000_000, "{read} bytes were read");
+    }
+
+    /// Who downloads other things, and the database, keeps what the kernel has read for them.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_large_snapshot_does_not_fill_the_cache() {
+        const LENGTH: usize = 8_000_000;
+        const FILES: u64 = 24;
+        let mut cell = Cell::new();
+        let content = cell.contents.add(noise(LENGTH));
+        let names: Vec<&'static str> = (0..FILES).map(|n| &*format!("20_webdav/__/zz/{n:02}/content").leak()).collect();
+        for name in names {
+            cell.totals.file(content.size);
+            cell.files.push((name, content));
+        }
+        // On a disk: files that are in memory anyway stay there.
+        let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
+        let source = Arc::new(std::mem::take(&mut cell.contents));
+        let (feed, finished) = start(place(directory.path()), source, &Control::default()).expect("started");
+        cell.feed(feed).await.expect("fed");
+        finished.await.expect("an answer").expect("published");
+        let file = files(directory.path()).remove(0);
+        let Ok(resident) = std::process::Command::new("fincore").args(["-bnro", "RES"]).arg(file).output() else {
+            println!("skipped: fincore is not installed");
+            return;
+        };
+        let resident = String::from_utf8(resident.stdout).expect("text");
+        let resident: u64 = resident.trim().parse().expect("a number");
+        // Those read back last may be there still, and the last ones are not handed over before the end.
+        let waiting = 2 * limits::STRETCHES_WAITING as u64 + 2 + limits::FLUSH_BYTES.div_ceil(LENGTH as u64);
+        assert!(resident < waiting * LENGTH as u64, "{resident} bytes are in memory");
     }
 
     /// Bytes depend on the cell alone, however many cores there are and however contents arrive.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::SyncSender;
 
@@ -12,10 +13,12 @@ use model::limits;
 use super::container::{self, Data, EntryHead, Method};
 
 /// So many more bytes are finished, and this is what they are.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Finished {
     pub(super) length: u64,
     pub(super) crc32: u32,
+    /// Where in the file data of long entries are: once read back nobody needs them before a client does.
+    pub(super) long: Vec<Range<u64>>,
 }
 
 /// Much was written since the last time: it should be handed to the disk.
@@ -39,10 +42,17 @@ pub(super) struct Output {
     /// Length of the file with the buffer.
     length: u64,
     /// What is finished but was not told yet.
-    finished: (u64, Hasher),
+    finished: Stretch,
     since_look: u64,
     told: Told,
     open: Option<Open>,
+}
+
+#[derive(Default)]
+struct Stretch {
+    length: u64,
+    crc32: Hasher,
+    long: Vec<Range<u64>>,
 }
 
 struct Open {
@@ -56,7 +66,7 @@ struct Open {
 impl Output {
     pub(super) fn new(file: File, area: SnapshotArea, told: Told) -> Self {
         let buffer = Vec::with_capacity(2 * limits::PIECE);
-        Self { file, area, buffer, length: 0, finished: (0, Hasher::new()), since_look: 0, told, open: None }
+        Self { file, area, buffer, length: 0, finished: Stretch::default(), since_look: 0, told, open: None }
     }
 
     /// Length of the file, which is where the next byte goes.
@@ -66,8 +76,8 @@ impl Output {
 
     /// Appends finished bytes.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.finished.1.update(bytes);
-        self.finished.0 += bytes.len() as u64;
+        self.finished.crc32.update(bytes);
+        self.finished.length += bytes.len() as u64;
         self.put(bytes)?;
         self.tell_finished(false)
     }
@@ -106,10 +116,12 @@ impl Output {
                 self.file.write_all_at(&header, open.offset)?;
             }
         }
-        let (length, bytes) = &mut self.finished;
-        *length += header.len() as u64 + open.length;
-        bytes.update(&header);
-        bytes.combine(&open.data);
+        self.finished.length += header.len() as u64 + open.length;
+        self.finished.crc32.update(&header);
+        self.finished.crc32.combine(&open.data);
+        if open.length > limits::PIECE as u64 {
+            self.finished.long.push(self.length - open.length..self.length);
+        }
         self.tell_finished(false)?;
         Ok((open.head, data, open.offset))
     }
@@ -158,12 +170,12 @@ impl Output {
 
     /// Says what is finished, when it is much. What is said has to be in the file.
     fn tell_finished(&mut self, all: bool) -> io::Result<()> {
-        if !all && self.finished.0 < limits::STRETCH {
+        if !all && self.finished.length < limits::STRETCH {
             return Ok(());
         }
         self.write_out()?;
-        let (length, crc32) = std::mem::replace(&mut self.finished, (0, Hasher::new()));
-        self.told.finished.send(Finished { length, crc32: crc32.finalize() }).map_err(|_| gone())
+        let Stretch { length, crc32, long } = std::mem::take(&mut self.finished);
+        self.told.finished.send(Finished { length, crc32: crc32.finalize(), long }).map_err(|_| gone())
     }
 }
 

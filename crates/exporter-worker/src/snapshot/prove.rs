@@ -9,11 +9,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::sync::mpsc::Receiver;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use model::area::Part;
 use model::snapshot_file::{ReadAt, SteadyReader, sought};
 use model::{layout, limits};
+use rustix::fs::{Advice, fadvise};
 use sha2::{Digest, Sha256};
 use zip::CompressionMethod;
 use zip::read::Config;
@@ -32,22 +35,39 @@ pub(super) struct ReadBack {
     sha256: [u8; 32],
 }
 
-/// Hands what the writer of `file` wrote to the disk, so that little is left for the end, until it says no more.
+/// Hands what the writer of `file` wrote to the disk, so that little is left for the end, until it says no more. Of what
+/// `unneeded` names, which was read back, nothing stays in memory then.
 ///
 /// # Errors
 /// [`Failure`] when the disk refuses.
-pub(super) fn flush(file: &File, told: &Receiver<Flush>) -> Result<(), Failure> {
-    told.iter().try_for_each(|Flush| file.sync_data()).map_err(io)
+pub(super) fn flush(file: &File, told: &Receiver<Flush>, unneeded: &Receiver<Vec<Range<u64>>>) -> Result<(), Failure> {
+    for Flush in told {
+        // Read back means written: once this is done they are on the disk. What is not there yet would stay.
+        let unneeded: Vec<_> = unneeded.try_iter().flatten().collect();
+        file.sync_data().map_err(io)?;
+        for Range { start, end } in unneeded {
+            if let Err(error) = fadvise(file, start, NonZeroU64::new(end - start), Advice::DontNeed) {
+                tracing::debug!(%error, "the kernel takes no advice");
+            }
+        }
+    }
+    Ok(())
 }
 
-/// Follows the writer of `file` until it says no more.
+/// Follows the writer of `file` until it says no more. Long data beyond the first `kept` bytes are said to be `unneeded`.
 ///
 /// # Errors
 /// [`Failure`] when the disk has other bytes than were written.
-pub(super) fn follow(mut file: File, told: &Receiver<Finished>, control: &Control) -> Result<ReadBack, Failure> {
+pub(super) fn follow(
+    mut file: File,
+    told: &Receiver<Finished>,
+    kept: u64,
+    unneeded: &SyncSender<Vec<Range<u64>>>,
+    control: &Control,
+) -> Result<ReadBack, Failure> {
     let (mut sha256, mut size) = (Sha256::new(), 0);
     let mut buffer = vec![0; limits::PIECE];
-    for Finished { length, crc32 } in told {
+    for Finished { length, crc32, mut long } in told {
         let mut found = crc32fast::Hasher::new();
         let mut left = length;
         while left > 0 {
@@ -64,6 +84,11 @@ pub(super) fn follow(mut file: File, told: &Receiver<Finished>, control: &Contro
         size += length;
         if found.finalize() != crc32 {
             return Err(Failure::unproved(format!("the {length} bytes before {size} changed on the disk")));
+        }
+        long.retain(|data| data.start >= kept);
+        if !long.is_empty() {
+            // Where nobody has time for it, it stays.
+            let _ = unneeded.try_send(long);
         }
     }
     Ok(ReadBack { size, sha256: sha256.finalize().into() })

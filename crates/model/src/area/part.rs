@@ -69,6 +69,11 @@ impl Part {
         self.file.as_ref().ok_or_else(|| io::Error::other("the part file is closed"))
     }
 
+    /// Tells whether publishing reads the file once more, to send it elsewhere.
+    pub fn is_sent(&self) -> bool {
+        matches!(self.goes, Goes::Away { .. })
+    }
+
     /// Makes the bytes durable, gives the file its final name and makes the name durable; or sends it where it goes. Not to
     /// be called on a thread of the runtime. `moved` hears of bytes that were sent, and may give it up.
     ///

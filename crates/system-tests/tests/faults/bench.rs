@@ -1,6 +1,5 @@
 //! What the rows have in common: an installation under observation, with its history.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use system_tests::ledger::{self, Ledger};
 use system_tests::oracle::{self, Expected, Verdict};
 use system_tests::process::{self, Process};
 use system_tests::servers::Servers;
+use system_tests::stop::Stop;
 use system_tests::system::{Options, System};
 
 /// An installation whose every job is observed, and the history of what happens to it.
@@ -105,17 +105,10 @@ impl Bench {
 
     /// Does something while the contents of the cells change all the time.
     pub(crate) fn while_changing<T>(&self, ledgers: &mut [Ledger], what: impl FnOnce() -> T) -> T {
-        /// Ends the changing however the work ends.
-        struct End<'a>(&'a AtomicBool);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, SeqCst);
-            }
-        }
-        let stop = AtomicBool::new(false);
+        let stop = Stop::default();
         std::thread::scope(|scope| {
             scope.spawn(|| ledger::keep_changing(&self.system, ledgers, Duration::from_millis(20), &stop));
-            let _end = End(&stop);
+            let _end = stop.later();
             what()
         })
     }

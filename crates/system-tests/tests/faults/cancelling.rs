@@ -108,7 +108,7 @@ fn a_cancellation_is_heard_in_every_state_of_an_export() {
         std::fs::rename(&blobs, blobs.with_extension("away")).unwrap();
         let worker = bench.worker(&[]);
         bench.accepted("c0", &name);
-        bench.system.eventually("it is given back", || bench.job(&name, "last_failure") != "");
+        bench.system.eventually("it is given back", || !bench.job(&name, "last_failure").is_empty());
         drop(worker);
         std::fs::remove_dir_all(&blobs).unwrap_or_default();
         std::fs::rename(blobs.with_extension("away"), &blobs).unwrap();

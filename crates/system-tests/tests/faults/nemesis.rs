@@ -4,7 +4,7 @@
 //! as they run). The history is kept beside the binaries.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -17,6 +17,7 @@ use system_tests::oracle::{self, Expected};
 use system_tests::process::{self, Process};
 use system_tests::proxy::Proxy;
 use system_tests::servers::Servers;
+use system_tests::stop::Stop;
 use system_tests::system::Options;
 use uuid::Uuid;
 
@@ -52,10 +53,10 @@ fn run(time: Duration) {
     let mut ledgers = bench.cells(CELLS - 2, &[]);
     ledgers.extend(larger_cells(&bench));
     let api = bench.system.take_api();
-    let stop = AtomicBool::new(false);
+    let stop = Stop::default();
     let counts = Counts::default();
     let faults = std::thread::scope(|scope| {
-        let stopping = Stop(&stop);
+        let ending = stop.later();
         let (bench, counts, stop) = (&bench, &counts, &stop);
         for client in 0..CLIENTS {
             let random = Rng::with_seed(seed ^ (client as u64 + 1));
@@ -77,7 +78,7 @@ fn run(time: Duration) {
         };
         nemesis.rage(Instant::now() + time);
         // The clients first: what they ask for meanwhile finds everything healed.
-        drop(stopping);
+        drop(ending);
         let Nemesis { api, workers, made, .. } = nemesis;
         (api, workers, made)
     });
@@ -103,15 +104,6 @@ fn run(time: Duration) {
     println!("in the end: {}; {} files were read", bench.system.value(states), verdict.zips);
 }
 
-/// Tells all threads to stop, however this ends.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
-}
-
 /// Two that take longer than the others.
 fn larger_cells(bench: &Bench) -> Vec<Ledger> {
     let file = bench.system.sample(&["--documents", "4000", "--files", "30"]);
@@ -133,7 +125,7 @@ struct Counts {
     cancelled: AtomicUsize,
 }
 
-fn be_a_client(bench: &Bench, client: usize, mut random: Rng, counts: &Counts, stop: &AtomicBool) {
+fn be_a_client(bench: &Bench, client: usize, mut random: Rng, counts: &Counts, stop: &Stop) {
     let mut number = 0;
     let count = |told: &Told| {
         let counter = match told {
@@ -143,7 +135,7 @@ fn be_a_client(bench: &Bench, client: usize, mut random: Rng, counts: &Counts, s
         };
         counter.fetch_add(1, SeqCst);
     };
-    while !stop.load(SeqCst) {
+    while !stop.is_said() {
         // Each client has two cells that the others leave alone mostly.
         let cell = match random.u32(..8) {
             0 => cell(random.usize(..CELLS)),
@@ -227,11 +219,11 @@ fn cancel_something(bench: &Bench, cell: &str) -> bool {
 }
 
 /// The sweeper works all the time; pauses after failures are cut short; nobody holds a transaction open.
-fn keep_house(bench: &Bench, stop: &AtomicBool) {
+fn keep_house(bench: &Bench, stop: &Stop) {
     // Straight to the database: this is no part of what is tested.
     let environment: Vec<_> = bench.system.service_environment("WORKER_");
     let mut rounds = 0;
-    while !stop.load(SeqCst) {
+    while !stop.is_said() {
         rounds += 1;
         oracle::hurry(&bench.system);
         if rounds % 10 == 0 {

@@ -1,6 +1,5 @@
 //! Rows 3, 18, 24, 41 and 42: connections that break, hang or lose their answers.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use model::limits;
@@ -11,6 +10,7 @@ use sqlx::{Connection, Row};
 use system_tests::history::Told;
 use system_tests::oracle::Expected;
 use system_tests::proxy::Proxy;
+use system_tests::stop::Stop;
 use system_tests::system::{Options, System};
 
 use crate::bench::{Bench, cell, within};
@@ -93,11 +93,12 @@ fn row_24_sessions_are_ended_by_the_server() {
     let bench = Bench::start("row_24_sessions");
     let mut ledgers = bench.cells(6, &["--documents", "3000"]);
     let _workers = [bench.worker(&[("WORKER_SLOTS", "2")]), bench.worker(&[("WORKER_SLOTS", "2")])];
-    let stop = AtomicBool::new(false);
+    let stop = Stop::default();
     let ended = std::thread::scope(|scope| {
+        let ending = stop.later();
         let killing = scope.spawn(|| {
             let mut ended = 0;
-            while !stop.load(SeqCst) {
+            while !stop.is_said() {
                 bench.history.fault("pg_terminate_backend");
                 let one = "SELECT count(pg_terminate_backend(pid)) FROM (
                              SELECT pid FROM pg_stat_activity
@@ -116,7 +117,7 @@ fn row_24_sessions_are_ended_by_the_server() {
                 bench.hurry_until("all are final", || bench.active() == 0);
             }
         });
-        stop.store(true, SeqCst);
+        drop(ending);
         killing.join().unwrap()
     });
     println!("{ended} sessions were ended");
@@ -269,11 +270,12 @@ fn row_42_an_abandoned_copy_or_a_cancelled_begin_spoils_no_later_statement() {
     // Whoever copies in the services does so on a session of its own.
     bench.cells(1, &["--documents", "20000"]);
     let _worker = bench.worker(&[]);
-    let stop = AtomicBool::new(false);
+    let stop = Stop::default();
     let copying = std::thread::scope(|scope| {
+        let ending = stop.later();
         let looking = scope.spawn(|| {
             let mut seen = std::collections::BTreeSet::new();
-            while !stop.load(SeqCst) {
+            while !stop.is_said() {
                 let who = "SELECT string_agg(application_name, ',') FROM pg_stat_activity
                            WHERE datname = current_database() AND query ~ '^\\s*COPY'";
                 let who = bench.system.value(who);
@@ -285,7 +287,7 @@ fn row_42_an_abandoned_copy_or_a_cancelled_begin_spoils_no_later_statement() {
         bench.hurry_until("it is exported", || bench.active() == 0);
         bench.ordered(|| bench.client.import("c0", "one"));
         bench.hurry_until("it is imported", || bench.active() == 0);
-        stop.store(true, SeqCst);
+        drop(ending);
         looking.join().unwrap()
     });
     assert_eq!(copying.into_iter().collect::<Vec<_>>(), ["cell-export import", "cell-export reader"]);

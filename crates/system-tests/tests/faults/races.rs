@@ -1,7 +1,6 @@
 //! Rows 35 to 38: users and caretakers that get in each other's way.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use model::cell::CellId;
@@ -11,6 +10,7 @@ use system_tests::history::Told;
 use system_tests::ledger;
 use system_tests::oracle::Expected;
 use system_tests::process;
+use system_tests::stop::Stop;
 use uuid::Uuid;
 
 use crate::bench::{Bench, cell, in_full};
@@ -20,8 +20,13 @@ fn row_35_of_many_requests_at_once_one_is_accepted() {
     let bench = Bench::start("row_35");
     bench.cells(1, &[]);
     let _worker = bench.worker(&[]);
-    let (rounds, mut contested) = (if in_full() { 100 } else { 8 }, 0);
-    for round in 0..rounds {
+    let (wanted, mut contested, begun) = (if in_full() { 100 } else { 8 }, 0, Instant::now());
+    for round in 0.. {
+        if contested == wanted {
+            break;
+        }
+        // On a machine that is busy with something else, all 50 may be told that the database does not answer in time.
+        assert!(begun.elapsed() < Duration::from_secs(600), "in {contested} of {round} rounds one was accepted");
         let barrier = Barrier::new(50);
         let told: Vec<Told> = std::thread::scope(|scope| {
             let asking = (0..50).map(|client| {
@@ -49,8 +54,6 @@ fn row_35_of_many_requests_at_once_one_is_accepted() {
         }
         bench.hurry_until("all are final", || bench.active() == 0);
     }
-    // On a machine that is busy with something else, all 50 may be told that the database does not answer in time.
-    assert!(contested * 2 > rounds, "in {contested} of {rounds} rounds one was accepted");
     // With nobody to end it, exactly one.
     drop(_worker);
     bench.hurry_until("one is accepted", || {
@@ -175,10 +178,11 @@ fn row_38_contents_are_removed_while_they_are_read() {
     let bench = Bench::start("row_38");
     let mut ledgers = bench.cells(4, &[]);
     let _workers = [bench.worker(&[("WORKER_SLOTS", "2")]), bench.worker(&[("WORKER_SLOTS", "2")])];
-    let stop = AtomicBool::new(false);
+    let stop = Stop::default();
     std::thread::scope(|scope| {
+        let ending = stop.later();
         let changing = scope.spawn(|| {
-            while !stop.load(SeqCst) {
+            while !stop.is_said() {
                 for ledger in ledgers.iter_mut() {
                     ledger.change(&bench.system).unwrap();
                     // As an application does it: the row goes with the transaction, the file is the sweeper's. It is an
@@ -192,7 +196,7 @@ fn row_38_contents_are_removed_while_they_are_read() {
         });
         let sweeping = scope.spawn(|| {
             let environment = bench.system.service_environment("WORKER_");
-            while !stop.load(SeqCst) {
+            while !stop.is_said() {
                 bench.history.fault("sweep");
                 // The ages that a worker takes.
                 let swept = process::run("examples/sweep", &["3600", "86400"], &environment);
@@ -205,7 +209,7 @@ fn row_38_contents_are_removed_while_they_are_read() {
             }
             bench.hurry_until("all are final", || bench.active() == 0);
         }
-        stop.store(true, SeqCst);
+        drop(ending);
         changing.join().unwrap();
         sweeping.join().unwrap();
     });

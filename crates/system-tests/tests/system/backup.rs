@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use system_tests::judge::skipped;
 use system_tests::process;
+use system_tests::stop::Stop;
 use system_tests::system::System;
 
 const CELLS: [&str; 4] = ["cell0", "cell1", "cell2", "cell3"];
@@ -69,13 +69,14 @@ fn a_backup_of_a_busy_installation_can_be_restored() {
     for cell in CELLS {
         system.export(cell, "before");
     }
-    let ended = AtomicBool::new(false);
+    let ended = Stop::default();
     std::thread::scope(|scope| {
+        let ending = ended.later();
         for cell in CELLS {
             let (system, ended, dump) = (&system, &ended, dumped(&system));
             scope.spawn(move || {
                 for number in 0.. {
-                    if ended.load(Relaxed) {
+                    if ended.is_said() {
                         return;
                     }
                     system.post_export(cell, &format!("n{number}"));
@@ -85,6 +86,7 @@ fn a_backup_of_a_busy_installation_can_be_restored() {
             // What clients remove between the dump and the copying of files is what a backup loses most easily.
             scope.spawn(move || {
                 while !dump.exists() {
+                    assert!(!ended.is_said(), "there was no dump");
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 let removed = system.request("DELETE", &format!("/{cell}/__snapshot/before.zip"), &[], None);
@@ -93,7 +95,7 @@ fn a_backup_of_a_busy_installation_can_be_restored() {
         }
         std::thread::sleep(Duration::from_secs(1));
         let output = deploy(&system, "backup", &backup);
-        ended.store(true, Relaxed);
+        drop(ending);
         succeeded(&output);
     });
     let kept = system.directory().join("area");

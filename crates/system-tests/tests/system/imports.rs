@@ -1,10 +1,10 @@
 //! Imports as jobs: atomic whatever crashes, one job per cell, cancelled, reported, examined without being done.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use system_tests::http::Answer;
+use system_tests::stop::Stop;
 use system_tests::system::{Options, System, eventually};
 
 fn post(system: &System, cell: &str, resource: &str, name: &str) -> Answer {
@@ -137,11 +137,12 @@ fn readers_never_see_a_mix() {
     let mut system = System::start();
     let (now, before) = two_states(&mut system, "8000");
     let _worker = system.worker();
-    let done = AtomicBool::new(false);
+    let done = Stop::default();
     let seen = std::thread::scope(|scope| {
+        let ending = done.later();
         let reader = scope.spawn(|| {
             let mut seen = Vec::new();
-            while !done.load(SeqCst) {
+            while !done.is_said() {
                 let state = state(&system, "cell1");
                 if seen.last() != Some(&state) {
                     seen.push(state);
@@ -152,7 +153,7 @@ fn readers_never_see_a_mix() {
         assert_eq!(post(&system, "cell1", "__import", "before").status, 202);
         assert_eq!(wait(&system, "cell1", "__import")["status"], "ready");
         std::thread::sleep(Duration::from_millis(200));
-        done.store(true, SeqCst);
+        drop(ending);
         reader.join().unwrap()
     });
     assert_eq!(seen, [now, before]);

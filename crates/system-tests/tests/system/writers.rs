@@ -1,10 +1,11 @@
 //! An export shows one instant of its cell, and nobody who writes to the cell is held up.
 
 use std::io::{BufRead, BufReader};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection};
+use system_tests::stop::Stop;
 use system_tests::system::{System, eventually};
 
 const ACCOUNTS: u64 = 400;
@@ -28,15 +29,16 @@ fn writers_are_never_refused_and_an_invariant_across_documents_holds() {
         ));
     }
     let _worker = system.worker();
-    let (done, moved) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (done, moved) = (Stop::default(), AtomicU64::new(0));
     let during = std::thread::scope(|scope| {
+        let _ending = done.later();
         for _ in 0..WRITERS {
             scope.spawn(|| {
                 let mut connection = system.block_on(system.pool().acquire()).unwrap().detach();
                 // Thousands of commits in a few seconds, on any disk.
                 let hurry = sqlx::query("SET synchronous_commit = off").execute(&mut connection);
                 system.block_on(hurry).unwrap();
-                while !done.load(SeqCst) {
+                while !done.is_said() {
                     let began = Instant::now();
                     system.block_on(transfer(&mut connection));
                     assert!(began.elapsed() < Duration::from_secs(2), "a write was held up: {:?}", began.elapsed());
@@ -47,7 +49,7 @@ fn writers_are_never_refused_and_an_invariant_across_documents_holds() {
         scope.spawn(|| {
             let mut connection = system.block_on(system.pool().acquire()).unwrap().detach();
             for version in 1.. {
-                if done.load(SeqCst) {
+                if done.is_said() {
                     break;
                 }
                 system.block_on(count(&mut connection, version));
@@ -57,9 +59,7 @@ fn writers_are_never_refused_and_an_invariant_across_documents_holds() {
         let before = moved.load(SeqCst);
         assert_eq!(system.post_export("cell1", "one").status, 202);
         system.wait_ready("cell1");
-        let during = moved.load(SeqCst) - before;
-        done.store(true, SeqCst);
-        during
+        moved.load(SeqCst) - before
     });
     println!("{during} transfers during the export");
     assert!(during > 1000, "writes went on during the export: {during}");
