@@ -129,6 +129,9 @@ pub const HOST_GONE: Duration = Duration::from_secs(90);
 pub const COPY_BATCH: usize = 1 << 20;
 /// Copying one of them.
 pub const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
+/// Ids of user data that an import remembers, to know that targets stand before their users; 9 bytes each. With more, the
+/// database finds it out.
+pub const IDS_REMEMBERED: usize = 3_600_000;
 /// References among user data that an import puts in order; with more, the order of the snapshot stays.
 pub const REFERENCES_ORDERED: usize = 8_000_000;
 /// Documents that are moved by one statement.

@@ -134,10 +134,10 @@ async fn fill_generation(
         let (archive, identity) = open(import, &shared, &mut faults)?;
         let version = archive.version().number();
         let summary = reading::read(archive, &identity, &shared, &mut faults, &mut sink)?;
-        Ok((summary, identity, version))
+        Ok((summary, identity, version, sink.is_in_order()))
     });
-    let (summary, identity, version) = control.phase("read and store", storing).await?;
-    let completing = control.waiting_for(staging::complete(&mut connection, generation));
+    let (summary, identity, version, in_order) = control.phase("read and store", storing).await?;
+    let completing = control.waiting_for(staging::complete(&mut connection, generation, in_order));
     control.phase("put targets before users", completing).await?;
     if control.stopped().is_some() {
         return Err(ImportError::Interrupted);

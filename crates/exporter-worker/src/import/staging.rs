@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::TryStreamExt;
 use model::area::BlobStore;
+use model::layout::DocumentType;
 use model::limits;
 use model::store::{StoreError, generations};
 use sqlx::{Connection, Executor, PgConnection};
@@ -19,7 +20,7 @@ use uuid::Uuid;
 use super::document::Checked;
 use super::error::ImportError;
 use super::metered::Metered;
-use super::order;
+use super::order::{self, Passing};
 use super::rows::{Batch, Rows};
 use super::sink::{Content, Sink};
 
@@ -48,6 +49,7 @@ pub(super) struct Staging {
     link_rows: Rows,
     /// Bytes of contents whose rows still wait.
     unnamed: u64,
+    user_data: Passing,
 }
 
 impl Staging {
@@ -73,7 +75,13 @@ impl Staging {
             reference_rows: Rows::of(COPY_REFERENCES),
             link_rows: Rows::of(COPY_LINKS),
             unnamed: 0,
+            user_data: Passing::new(),
         }
+    }
+
+    /// Tells whether all user data is stored in the order in which it has to be.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.user_data.were_in_order()
     }
 
     fn put(&self, entry: &mut Metered<'_, impl Read>, id: Uuid) -> Result<Content, ImportError> {
@@ -149,6 +157,9 @@ impl Sink for Staging {
             let label = Some(document.document_type.name().as_bytes());
             self.document_rows.add(&[Some(self.generation.as_bytes()), label, id, body]);
         }
+        if document.document_type == DocumentType::UserData {
+            self.user_data.pass(&document.id, &document.targets, limits::IDS_REMEMBERED);
+        }
         for target in &document.targets {
             self.reference_rows.add(&[id, Some(target.as_bytes())]);
         }
@@ -205,8 +216,12 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), ImportE
         .map_err(Into::into)
 }
 
-/// Does what can only be done when all rows are there: repaired links, and targets before users.
-pub(super) async fn complete(connection: &mut PgConnection, generation: &str) -> Result<(), ImportError> {
+/// Does what can only be done when all rows are there: repaired links, and targets before users unless they are.
+pub(super) async fn complete(
+    connection: &mut PgConnection,
+    generation: &str,
+    in_order: bool,
+) -> Result<(), ImportError> {
     let doing = || StoreError::doing("order user data");
     let mut tx = connection.begin().await.map_err(doing())?;
     let patience = format!("SET LOCAL statement_timeout = {}", limits::READ_STATEMENT_TIMEOUT.as_millis());
@@ -219,7 +234,9 @@ pub(super) async fn complete(connection: &mut PgConnection, generation: &str) ->
                  SELECT $1, 'link', id, body FROM staging_link ORDER BY n
                  ON CONFLICT (generation, type, id) DO NOTHING";
     sqlx::query(links).bind(generation).execute(&mut *tx).await.map_err(StoreError::doing("repair links"))?;
-    order(&mut tx, generation).await?;
+    if !in_order {
+        order(&mut tx, generation).await?;
+    }
     tx.commit().await.map_err(doing())?;
     Ok(())
 }
