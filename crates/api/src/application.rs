@@ -8,6 +8,7 @@ use actix_web::{App, HttpServer, web};
 use anyhow::Context;
 use model::area::SnapshotArea;
 use model::internal::{self, Readiness};
+use model::store::jobs::Admission;
 use model::{doorbell, hosts, housekeeping, limits, store};
 use sqlx::PgPool;
 use tokio::signal::unix::{SignalKind, signal};
@@ -73,6 +74,7 @@ impl Application {
             area,
             redirect: settings.storage.redirects(),
             unit: settings.unit,
+            admission: Admission::new(settings.jobs.max_queued, settings.jobs.max_per_owner),
             jobs: settings.jobs,
             auth,
             uploads: settings.http.uploads,

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use model::area::SnapshotArea;
 use model::doorbell::Ringer;
 use model::settings::{JobSettings, UnitSettings};
+use model::store::jobs::Admission;
 use tokio::sync::Semaphore;
 
 use crate::auth::Auth;
@@ -24,6 +25,7 @@ pub(crate) struct State {
     pub(crate) redirect: bool,
     pub(crate) unit: UnitSettings,
     pub(crate) jobs: JobSettings,
+    pub(crate) admission: Admission,
     pub(crate) auth: Auth,
     pub(crate) uploads: UploadSettings,
     /// See [`model::limits::DOWNLOAD_WINDOW`].

@@ -228,6 +228,8 @@ pub const DISCONNECT: Duration = Duration::from_secs(5);
 
 /// Jobs that may wait, of all cells together.
 pub const JOBS_QUEUED: i64 = 10_000;
+/// How long an api goes by the number of waiting jobs that it has counted.
+pub const COUNT_PERIOD: Duration = Duration::from_secs(1);
 /// Active jobs of all cells of one owner.
 pub const JOBS_OF_OWNER: i64 = 1000;
 /// Roles of one account that are looked at.

@@ -82,20 +82,20 @@ async fn limits_count_what_they_are_about(pool: PgPool) {
     {
         make_cell(c, cell, owner).await;
     }
-    let two = Admission { queued: 100, of_owner: 2 };
-    accept(c, "a", two).await.expect("the first");
-    accept(c, "b", two).await.expect("the second");
+    let two = || Admission::new(100, 2);
+    accept(c, "a", two()).await.expect("the first");
+    accept(c, "b", two()).await.expect("the second");
     // Running jobs count for their owner.
     claim(c).await.expect("a job");
-    assert!(matches!(accept(c, "c", two).await, Err(AcceptError::OwnerBusy)));
-    accept(c, "d", two).await.expect("another owner");
-    let one = Admission { queued: 100, of_owner: 1 };
-    accept(c, "e", one).await.expect("a cell without owner stands for itself");
-    accept(c, "f", one).await.expect("a cell without owner stands for itself");
+    assert!(matches!(accept(c, "c", two()).await, Err(AcceptError::OwnerBusy)));
+    accept(c, "d", two()).await.expect("another owner");
+    let one = || Admission::new(100, 1);
+    accept(c, "e", one()).await.expect("a cell without owner stands for itself");
+    accept(c, "f", one()).await.expect("a cell without owner stands for itself");
     // Four wait: b, d, e and f.
     make_cell(c, "g", None).await;
-    assert!(matches!(accept(c, "g", Admission { queued: 4, of_owner: 2 }).await, Err(AcceptError::QueueFull)));
-    accept(c, "g", Admission { queued: 5, of_owner: 2 }).await.expect("one more may wait");
+    assert!(matches!(accept(c, "g", Admission::new(4, 2)).await, Err(AcceptError::QueueFull)));
+    accept(c, "g", Admission::new(5, 2)).await.expect("one more may wait");
     let refused: i64 = sqlx::query_scalar("SELECT count(*) FROM snapshot_entry WHERE cell_id = 'c'")
         .fetch_one(c)
         .await

@@ -11,7 +11,7 @@ use model::message::Bell;
 use model::snapshot_name::SnapshotName;
 use model::store::StoreError;
 use model::store::job_resources::{self, Family};
-use model::store::jobs::{self as store, AcceptError, Admission, Idempotency, NewJob};
+use model::store::jobs::{self as store, AcceptError, Idempotency, NewJob};
 use model::trace_context::TraceContext;
 use model::{failpoint, limits};
 use sha2::{Digest, Sha256};
@@ -148,7 +148,7 @@ pub(super) async fn place(
         name: name.clone(),
         deadline: state.jobs.deadline,
         max_strikes: state.jobs.max_strikes,
-        admission: Admission { queued: state.jobs.max_queued, of_owner: state.jobs.max_per_owner },
+        admission: state.admission.clone(),
         idempotency: manner.idempotency.clone(),
         trace: manner.trace.clone(),
     };

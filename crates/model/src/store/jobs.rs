@@ -5,6 +5,7 @@
 //! Transactions are begun here because a transition *is* a transaction; none of them waits for anything but the
 //! database. All times are the database's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::cells::{self, Cell};
+use super::room::Room;
 use crate::cell::{CellId, CellName};
 use crate::error_code::{ErrorBody, ErrorCode};
 use crate::failpoint;
@@ -86,17 +88,39 @@ pub struct Idempotency {
 }
 
 /// How many jobs may be there for one more to be accepted. Requests at the same moment can exceed this by their number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Cheap to clone: one for all requests of a process.
+#[derive(Debug, Clone)]
 pub struct Admission {
     /// See [`limits::JOBS_QUEUED`].
     pub queued: i64,
     /// See [`limits::JOBS_OF_OWNER`].
     pub of_owner: i64,
+    room: Arc<Room>,
+}
+
+impl Admission {
+    /// So many, of which nothing was counted yet.
+    pub fn new(queued: i64, of_owner: i64) -> Self {
+        Self { queued, of_owner, room: Arc::default() }
+    }
+
+    /// Tells whether one more may wait. Counts if nobody has done so lately, and no further than the limit.
+    async fn has_room(&self, connection: &mut PgConnection) -> Result<bool, StoreError> {
+        if self.room.take() {
+            return Ok(true);
+        }
+        let waiting = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!" FROM (SELECT 1 FROM job WHERE state = 'queued' LIMIT $1) q"#,
+            self.queued
+        );
+        let waiting = waiting.fetch_one(connection).await.map_err(StoreError::doing("count waiting jobs"))?;
+        Ok(self.room.counted(self.queued - waiting))
+    }
 }
 
 impl Default for Admission {
     fn default() -> Self {
-        Self { queued: limits::JOBS_QUEUED, of_owner: limits::JOBS_OF_OWNER }
+        Self::new(limits::JOBS_QUEUED, limits::JOBS_OF_OWNER)
     }
 }
 
@@ -340,7 +364,7 @@ async fn refusal(tx: &mut PgConnection, job: &NewJob) -> AcceptError {
     if let Err(error) = hold_cell(tx, &job.cell).await {
         return error;
     }
-    let Admission { queued, of_owner } = job.admission;
+    let Admission { queued, of_owner, .. } = job.admission;
     let counted = sqlx::query!(
         r#"
         SELECT (SELECT count(*) FROM (SELECT 1 FROM job WHERE state = 'queued' LIMIT $2) q) AS "queued!",
@@ -368,6 +392,9 @@ async fn refusal(tx: &mut PgConnection, job: &NewJob) -> AcceptError {
 /// Inserts a job, unless there are too many. Whoever deletes the cell waits and then sees the job, or was first and leaves
 /// none to insert for. One statement, since every request waits for it.
 async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), AcceptError> {
+    if !job.admission.has_room(tx).await? {
+        return Err(refusal(tx, job).await);
+    }
     let source = match work {
         Work::Export => None,
         Work::Import(source) | Work::DryRun(source) => Some(source),
@@ -376,15 +403,14 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
         r#"
         INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours,
                          idempotency_key, idempotency_body, traceparent, tracestate, owner, turn)
-        SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, $11, $12, $13, $14, c.owner,
+        SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, $10, $11, $12, $13, c.owner,
                1 + greatest(
                  (SELECT max(turn) FROM job WHERE owner = c.owner AND state IN ('queued', 'running')),
                  (SELECT min(turn) FROM job WHERE state = 'queued'),
                  0)
         FROM (SELECT id, coalesce(owner, id) AS owner FROM cell WHERE id = $2 FOR NO KEY UPDATE) c
-        WHERE (SELECT count(*) FROM (SELECT 1 FROM job WHERE state = 'queued' LIMIT $9) q) < $9
-          AND (SELECT count(*) FROM (
-                 SELECT 1 FROM job WHERE owner = c.owner AND state IN ('queued', 'running') LIMIT $10) o) < $10
+        WHERE (SELECT count(*) FROM (
+                 SELECT 1 FROM job WHERE owner = c.owner AND state IN ('queued', 'running') LIMIT $9) o) < $9
         "#,
         job.id,
         job.cell.as_str(),
@@ -394,7 +420,6 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
         work.kind().name(),
         source.map(|s| s.key.as_str()),
         source.is_some_and(|s| s.ours),
-        job.admission.queued,
         job.admission.of_owner,
         job.idempotency.as_ref().map(|i| i.key.as_str()),
         job.idempotency.as_ref().map(|i| &i.body[..]),

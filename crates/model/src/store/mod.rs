@@ -17,6 +17,7 @@ pub mod generations;
 pub mod hosts;
 pub mod job_resources;
 pub mod jobs;
+mod room;
 pub mod snapshots;
 
 /// The schema. Applied by `api migrate`, once per release, never by a starting service.

@@ -120,6 +120,9 @@ fn row_24_sessions_are_ended_by_the_server() {
         drop(ending);
         killing.join().unwrap()
     });
+    // Those that were ended while nobody used them are noticed by whoever does: the pool goes through all of them in turn.
+    let reads = || bench.system.request("GET", "/c0/__export", &[], None).status == 200;
+    bench.system.eventually("all sessions answer", || (0..50).all(|_| reads()));
     println!("{ended} sessions were ended");
     assert!(ended > 50);
     // An attempt that loses its session is tried again, four times at most.

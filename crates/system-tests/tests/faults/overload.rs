@@ -42,7 +42,7 @@ async fn accept(bench: &Bench, cell: &str, name: &str) -> bool {
         name: SnapshotName::parse(name).unwrap(),
         deadline: limits::DEADLINE,
         max_strikes: 4,
-        admission: Admission { queued: 100_000, of_owner: 100_000 },
+        admission: Admission::new(100_000, 100_000),
         idempotency: None,
         trace: None,
     };
@@ -210,6 +210,8 @@ fn row_33_everything_is_restarted_in_turn_during_two_hundred_exports() {
                     assert_eq!(api.wait(Duration::from_secs(60)), Some(0), "{}", api.log());
                     api = bench.api(&[]);
                 } else {
+                    // Before it listens for signals they end it like any process.
+                    bench.system.eventually("it runs", || workers[which].log().contains("worker runs"));
                     workers[which].signal("TERM");
                     assert_eq!(workers[which].wait(Duration::from_secs(60)), Some(0), "{}", workers[which].log());
                     workers[which] = bench.worker(&settings(restart + 1));
