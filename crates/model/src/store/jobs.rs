@@ -359,41 +359,16 @@ async fn hold_cell(tx: &mut PgConnection, cell: &CellId) -> Result<(), AcceptErr
     held.map(drop).ok_or(AcceptError::CellGone)
 }
 
-/// Says why no job was inserted. Counts no further than the limits.
-async fn refusal(tx: &mut PgConnection, job: &NewJob) -> AcceptError {
-    if let Err(error) = hold_cell(tx, &job.cell).await {
-        return error;
-    }
-    let Admission { queued, of_owner, .. } = job.admission;
-    let counted = sqlx::query!(
-        r#"
-        SELECT (SELECT count(*) FROM (SELECT 1 FROM job WHERE state = 'queued' LIMIT $2) q) AS "queued!",
-               (SELECT count(*) FROM (
-                  SELECT 1 FROM job
-                  WHERE owner = (SELECT coalesce(c.owner, c.id) FROM cell c WHERE c.id = $1)
-                    AND state IN ('queued', 'running')
-                  LIMIT $3) o) AS "of_owner!"
-        "#,
-        job.cell.as_str(),
-        queued,
-        of_owner
-    )
-    .fetch_one(tx)
-    .await
-    .map_err(StoreError::doing("count jobs"));
-    match counted {
-        Err(error) => error.into(),
-        Ok(counted) if counted.queued < queued && counted.of_owner >= of_owner => AcceptError::OwnerBusy,
-        // Also when there is room by now: somebody else may have it.
-        Ok(_) => AcceptError::QueueFull,
-    }
+/// Says why no job was inserted: this, unless the cell is gone.
+async fn refusal(tx: &mut PgConnection, job: &NewJob, reason: AcceptError) -> AcceptError {
+    hold_cell(tx, &job.cell).await.err().unwrap_or(reason)
 }
 
 /// Inserts a job, unless there are too many. Whoever deletes the cell waits and then sees the job, or was first and leaves
 /// none to insert for. One statement, since every request waits for it.
 async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), AcceptError> {
     if !job.admission.has_room(tx).await? {
-        return Err(refusal(tx, job).await);
+        return Err(refusal(tx, job, AcceptError::QueueFull).await);
     }
     let source = match work {
         Work::Export => None,
@@ -431,7 +406,7 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
     .map_err(StoreError::doing("insert a job"));
     match inserted {
         Ok(done) if done.rows_affected() == 1 => Ok(()),
-        Ok(_) => Err(refusal(tx, job).await),
+        Ok(_) => Err(refusal(tx, job, AcceptError::OwnerBusy).await),
         Err(error) => Err(match error.constraint() {
             Some("job_one_active_per_cell") => AcceptError::CellBusy,
             Some("job_idempotency") => AcceptError::KeyUsed,
