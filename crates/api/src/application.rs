@@ -93,6 +93,8 @@ impl Application {
                 .client_request_timeout(limits::REQUEST_HEAD)
                 .client_disconnect_timeout(limits::DISCONNECT)
                 .shutdown_timeout(limits::DRAIN.as_secs())
+                // The end of an answer does not wait until the client has acknowledged what came before.
+                .tcp_nodelay(true)
                 .disable_signals()
                 .on_connect(slow_reader::remember)
                 .listen(listener)?

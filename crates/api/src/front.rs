@@ -10,7 +10,11 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use model::cell::CellName;
 use model::error_code::ErrorCode;
+use model::snapshot_name::SnapshotFileName;
+use model::store::jobs::JobView;
+use model::store::snapshots::SnapshotFile;
 use model::{metrics, store};
+use sqlx::PgConnection;
 use tracing::Instrument;
 
 use crate::auth::{CellRoot, UnitMaster};
@@ -92,15 +96,9 @@ async fn cell(
     let name = name.ok_or(ErrorCode::CellNotFound)?;
     let url = state.unit.cell_url(name.as_str());
     let action = routes::action(segments, &request.method);
-    // What is asked most comes with the cell.
-    let wants_job = matches!(action, Ok(Action::ExportStatus));
-    let finding = state.database.ask(async move |connection| {
-        if wants_job {
-            return Ok(store::jobs::active_by_name(connection, &name).await?);
-        }
-        Ok::<_, ApiError>(store::cells::find(connection, &name).await?.map(|cell| (cell, None)))
-    });
-    let (cell, active) = finding.await?.ok_or(ErrorCode::CellNotFound)?;
+    let wanted = action.clone().ok();
+    let finding = state.database.ask(async move |connection| find(connection, &name, wanted.as_ref()).await);
+    let Found { cell, active, file } = finding.await?.ok_or(ErrorCode::CellNotFound)?;
     if state.unit.path_based {
         // The key may have been put there by X-Override; units look twice in this mode.
         request_key::check(request.headers.get("x-personium-requestkey"))?;
@@ -117,6 +115,7 @@ async fn cell(
     media_type::check(&request.headers)?;
 
     let root = CellRoot::prove(&state.auth, &caller, cell, url).await?;
+    let there = |name: &str| file.ok_or_else(|| download::missing(&root, name));
     match action {
         Action::ExportStatus => status::export(state, &root, active, request).await,
         Action::Export => export::accept(state, &root, request, payload).await,
@@ -127,19 +126,44 @@ async fn cell(
         Action::CancelJob(family, id) => jobs::cancel(state, &root, family, &id).await,
         Action::JobEvents(family, id) => jobs::events(state, &root, family, &id, request).await,
         Action::ListArea => propfind::area(state, &root, request, payload).await,
-        Action::DescribeFile(file) => propfind::file(state, &root, &file, request, payload).await,
-        Action::Download(file) => download::get(state, &root, &file, request).await,
-        Action::DownloadHead(file) => download::head(state, &root, &file, request).await,
+        Action::DescribeFile(name) => propfind::file(state, &root, &there(&name)?, request, payload).await,
+        Action::Download(name) => download::get(state, &there(&name)?, request).await,
+        Action::DownloadHead(name) => Ok(download::head(&there(&name)?, request)),
         Action::Upload(file) => upload::put(state, &root, &file, request, payload).await,
         Action::Delete(file) => delete::file(state, &root, &file, request).await,
         Action::Options(methods) => Ok(cors::options(methods)),
-        Action::FileOptions(file, methods) => {
-            download::find(state, &root, &file).await?;
+        Action::FileOptions(name, methods) => {
+            there(&name)?;
             Ok(cors::options(methods))
         }
         Action::Page(file) => Ok(page::answer(file, request)),
         Action::NotImplemented => Err(ErrorCode::NotImplemented.into()),
     }
+}
+
+/// A cell, and what is asked for most: that comes with it, in one trip to the database.
+struct Found {
+    cell: store::cells::Cell,
+    active: Option<JobView>,
+    file: Option<SnapshotFile>,
+}
+
+async fn find(
+    connection: &mut PgConnection,
+    name: &CellName,
+    action: Option<&Action>,
+) -> Result<Option<Found>, ApiError> {
+    let file = action.and_then(Action::file).and_then(SnapshotFileName::parse);
+    if let Some(file) = file {
+        let found = store::snapshots::find_by_cell_name(connection, name, &file).await?;
+        return Ok(found.map(|(cell, file)| Found { cell, active: None, file }));
+    }
+    if matches!(action, Some(Action::ExportStatus)) {
+        let found = store::jobs::active_by_name(connection, name).await?;
+        return Ok(found.map(|(cell, active)| Found { cell, active, file: None }));
+    }
+    let found = store::cells::find(connection, name).await?;
+    Ok(found.map(|cell| Found { cell, active: None, file: None }))
 }
 
 /// A request to the unit itself.

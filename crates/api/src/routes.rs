@@ -52,6 +52,18 @@ pub(crate) enum Action {
     NotImplemented,
 }
 
+impl Action {
+    /// The snapshot file that has to be there for this.
+    pub(crate) fn file(&self) -> Option<&str> {
+        let (Self::DescribeFile(file) | Self::Download(file) | Self::DownloadHead(file) | Self::FileOptions(file, _)) =
+            self
+        else {
+            return None;
+        };
+        Some(file)
+    }
+}
+
 /// What a request asks of the unit. Names of cells are those in the key, and may be any text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UnitAction {

@@ -15,8 +15,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use model::area::SnapshotArea;
 use model::error_code::ErrorCode;
-use model::snapshot_name::SnapshotFileName;
-use model::store::snapshots::{self, Content, SnapshotFile};
+use model::store::snapshots::{Content, SnapshotFile};
 
 use crate::auth::CellRoot;
 use crate::common::incoming::Incoming;
@@ -28,39 +27,20 @@ use crate::webdav::http_date;
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
-/// Finds a file of the area, for a caller who was proved.
-///
-/// # Errors
-/// 404 naming the URL.
-pub(crate) async fn find(state: &State, root: &CellRoot, name: &str) -> Result<SnapshotFile, ApiError> {
-    let file = SnapshotFileName::parse(name).ok_or_else(|| missing(root, name))?;
-    let cell = root.cell.id.clone();
-    let finding = state
-        .database
-        .ask(async move |connection| snapshots::find(connection, &cell, &file).await.map_err(ApiError::from));
-    finding.await?.ok_or_else(|| missing(root, name))
-}
-
 /// The 404 of a file, with its URL.
-pub(super) fn missing(root: &CellRoot, name: &str) -> ApiError {
+pub(crate) fn missing(root: &CellRoot, name: &str) -> ApiError {
     ApiError::with(ErrorCode::NotFound, &[&format!("{}__snapshot/{name}", root.url)])
 }
 
 /// Answers GET: the whole file, or the ranges that were asked for.
-pub(crate) async fn get(
-    state: &State,
-    root: &CellRoot,
-    name: &str,
-    request: &Incoming,
-) -> Result<HttpResponse, ApiError> {
-    let file = find(state, root, name).await?;
-    if is_known(&file, request) {
-        return Ok(not_modified(&file));
+pub(crate) async fn get(state: &State, file: &SnapshotFile, request: &Incoming) -> Result<HttpResponse, ApiError> {
+    if is_known(file, request) {
+        return Ok(not_modified(file));
     }
-    if let Some(link) = link(state, &file, request).await? {
+    if let Some(link) = link(state, file, request).await? {
         return Ok(redirect(&link));
     }
-    let read = |range: Range<u64>| part(&state.area, &file, range);
+    let read = |range: Range<u64>| part(&state.area, file, range);
     match ranges::wanted(request, &file.etag(), file.modified_at, file.size) {
         Wanted::Unsatisfiable => {
             let error = ApiError::from(ErrorCode::RangeNotSatisfiable);
@@ -68,37 +48,31 @@ pub(crate) async fn get(
         }
         Wanted::Whole => {
             let body = read(0..file.size).await?;
-            Ok(headers(StatusCode::OK, &file).body(SizedStream::new(file.size, body)))
+            Ok(headers(StatusCode::OK, file).body(SizedStream::new(file.size, body)))
         }
         Wanted::One(range) => {
             let size = range.end - range.start;
             let content_range = content_range(&range, file.size);
             let body = read(range).await?;
-            let mut response = headers(StatusCode::PARTIAL_CONTENT, &file);
+            let mut response = headers(StatusCode::PARTIAL_CONTENT, file);
             Ok(response.insert_header((CONTENT_RANGE, content_range)).body(SizedStream::new(size, body)))
         }
-        Wanted::Several(ranges) => several(&state.area, &file, ranges).await,
+        Wanted::Several(ranges) => several(&state.area, file, ranges).await,
     }
 }
 
 /// Answers HEAD: the length of the file, and no bytes. Ranges are for GET only (RFC 9110, section 14.2).
-pub(crate) async fn head(
-    state: &State,
-    root: &CellRoot,
-    name: &str,
-    request: &Incoming,
-) -> Result<HttpResponse, ApiError> {
-    let file = find(state, root, name).await?;
-    if is_known(&file, request) {
-        return Ok(not_modified(&file));
+pub(crate) fn head(file: &SnapshotFile, request: &Incoming) -> HttpResponse {
+    if is_known(file, request) {
+        return not_modified(file);
     }
-    let mut response = headers(StatusCode::OK, &file);
+    let mut response = headers(StatusCode::OK, file);
     let empty = stream::empty::<Piece>();
     // A POST that was overridden to HEAD gets no length, since on its wire a length promises bytes.
-    Ok(match request.wire_method.as_str() {
+    match request.wire_method.as_str() {
         "HEAD" => response.body(SizedStream::new(file.size, empty)),
         _ => response.finish(),
-    })
+    }
 }
 
 /// Tells whether the client has the file: an `If-None-Match` with exactly its tag, strong or weak. `*` and lists are no

@@ -4,13 +4,13 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::ETAG;
 use actix_web::web::Payload;
-use model::store::{StoreError, directory, snapshots};
+use model::store::snapshots::{self, SnapshotFile};
+use model::store::{StoreError, directory};
 use sqlx::PgConnection;
 
 use crate::auth::CellRoot;
 use crate::common::incoming::Incoming;
 use crate::error::ApiError;
-use crate::handlers::download;
 use crate::state::State;
 use crate::webdav::multistatus::Multistatus;
 use crate::webdav::pmeta::Pmeta;
@@ -48,11 +48,10 @@ pub(crate) async fn area(
 pub(crate) async fn file(
     state: &State,
     root: &CellRoot,
-    name: &str,
+    file: &SnapshotFile,
     request: &Incoming,
     payload: &mut Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let file = download::find(state, root, name).await?;
     propfind::read(request, payload).await?;
     let cell = root.cell.id.clone();
     let reading = state
@@ -60,7 +59,7 @@ pub(crate) async fn file(
         .ask(async move |connection: &mut PgConnection| Ok::<_, ApiError>(pmeta(connection, &cell).await?));
     let pmeta = reading.await?;
     let mut document = Multistatus::new(&root.url, &pmeta);
-    document.file(&file);
+    document.file(file);
     Ok(multistatus(document, &file.etag()))
 }
 

@@ -32,6 +32,7 @@ use crate::source::{CellSource, ContentRef};
 
 mod container;
 mod deflate;
+mod digest;
 mod feed;
 mod integrity;
 #[expect(unsafe_code, reason = "the compressor is written in C")]

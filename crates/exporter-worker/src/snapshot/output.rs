@@ -17,8 +17,26 @@ use super::container::{self, Data, EntryHead, Method};
 pub(super) struct Finished {
     pub(super) length: u64,
     pub(super) crc32: u32,
-    /// Where in the file data of long entries are: once read back nobody needs them before a client does.
-    pub(super) long: Vec<Range<u64>>,
+    /// The long entries among them.
+    pub(super) long: Vec<Long>,
+}
+
+/// A long entry.
+#[derive(Debug, Clone)]
+pub(super) struct Long {
+    /// Where in the file its data are: once read back nobody needs them before a client does.
+    pub(super) data: Range<u64>,
+    /// What they must be, when these are contents as they are.
+    pub(super) stored: Option<Stored>,
+}
+
+/// Contents that were not deflated.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    /// Name of the entry.
+    pub(super) name: String,
+    /// What the source says.
+    pub(super) sha256: [u8; 32],
 }
 
 /// Much was written since the last time: it should be handed to the disk.
@@ -52,7 +70,7 @@ pub(super) struct Output {
 struct Stretch {
     length: u64,
     crc32: Hasher,
-    long: Vec<Range<u64>>,
+    long: Vec<Long>,
 }
 
 struct Open {
@@ -98,9 +116,14 @@ impl Output {
         self.put(bytes)
     }
 
-    /// Ends the entry: now its header can be written. `crc32` is that of the contents, unless the data are these. Returns
-    /// where it begins and what it holds.
-    pub(super) fn end(&mut self, crc32: Option<u32>, size: u64) -> io::Result<(EntryHead, Data, u64)> {
+    /// Ends the entry: now its header can be written. `crc32` is that of the contents, unless the data are these; `stored` is
+    /// what they must be then. Returns where it begins and what it holds.
+    pub(super) fn end(
+        &mut self,
+        crc32: Option<u32>,
+        size: u64,
+        stored: Option<[u8; 32]>,
+    ) -> io::Result<(EntryHead, Data, u64)> {
         let open = self.open.take().ok_or_else(|| io::Error::other("no entry is open"))?;
         let crc32 = crc32.unwrap_or_else(|| open.data.clone().finalize());
         let data = Data { method: open.method, crc32, compressed: open.length, size };
@@ -119,8 +142,9 @@ impl Output {
         self.finished.length += header.len() as u64 + open.length;
         self.finished.crc32.update(&header);
         self.finished.crc32.combine(&open.data);
-        if open.length > limits::PIECE as u64 {
-            self.finished.long.push(self.length - open.length..self.length);
+        let stored = stored.map(|sha256| Stored { name: open.head.name.clone(), sha256 });
+        if stored.is_some() || open.length > limits::PIECE as u64 {
+            self.finished.long.push(Long { data: self.length - open.length..self.length, stored });
         }
         self.tell_finished(false)?;
         Ok((open.head, data, open.offset))

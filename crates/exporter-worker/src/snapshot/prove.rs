@@ -17,13 +17,13 @@ use model::area::Part;
 use model::snapshot_file::{ReadAt, SteadyReader, sought};
 use model::{layout, limits};
 use rustix::fs::{Advice, fadvise};
-use sha2::{Digest, Sha256};
 use zip::CompressionMethod;
 use zip::read::Config;
 use zip::unstable::format::flags::ZipFlags;
 use zip::unstable::read::ZipIterable;
 
-use super::output::{Finished, Flush};
+use super::digest::Sha256;
+use super::output::{Finished, Flush, Long};
 use super::writer::Written;
 use crate::control::Control;
 use crate::failure::Failure;
@@ -57,7 +57,7 @@ pub(super) fn flush(file: &File, told: &Receiver<Flush>, unneeded: &Receiver<Vec
 /// Follows the writer of `file` until it says no more. Long data beyond the first `kept` bytes are said to be `unneeded`.
 ///
 /// # Errors
-/// [`Failure`] when the disk has other bytes than were written.
+/// [`Failure`] when the disk has other bytes than were written, or stored contents are not what the source says.
 pub(super) fn follow(
     mut file: File,
     told: &Receiver<Finished>,
@@ -65,33 +65,54 @@ pub(super) fn follow(
     unneeded: &SyncSender<Vec<Range<u64>>>,
     control: &Control,
 ) -> Result<ReadBack, Failure> {
-    let (mut sha256, mut size) = (Sha256::new(), 0);
+    let (mut sha256, mut at) = (Sha256::new(), 0);
     let mut buffer = vec![0; limits::PIECE];
-    for Finished { length, crc32, mut long } in told {
+    for Finished { length, crc32, long } in told {
         let mut found = crc32fast::Hasher::new();
-        let mut left = length;
-        while left > 0 {
-            if let Some(reason) = control.stopped() {
-                return Err(Failure::stopped(reason));
+        let end = at + length;
+        let mut read = |at: &mut u64, until: u64, mut of: Option<&mut Sha256>| {
+            while *at < until {
+                if let Some(reason) = control.stopped() {
+                    return Err(Failure::stopped(reason));
+                }
+                let piece = &mut buffer[..(until - *at).min(limits::PIECE as u64) as usize];
+                file.read_exact(piece).map_err(io)?;
+                found.update(piece);
+                match &mut of {
+                    Some(of) => sha256.update_both(of, piece),
+                    None => sha256.update(piece),
+                }
+                *at += piece.len() as u64;
+                control.read_back(piece.len() as u64);
             }
-            let piece = &mut buffer[..left.min(limits::PIECE as u64) as usize];
-            file.read_exact(piece).map_err(io)?;
-            found.update(piece);
-            sha256.update(&*piece);
-            left -= piece.len() as u64;
-            control.read_back(piece.len() as u64);
+            Ok(())
+        };
+        let (mut read_back, mut differs) = (Vec::new(), None);
+        for Long { data, stored } in long {
+            if let Some(stored) = stored {
+                let mut of = Sha256::new();
+                read(&mut at, data.start, None)?;
+                read(&mut at, data.end, Some(&mut of))?;
+                if of.finalize() != stored.sha256 {
+                    differs = Some(stored.name);
+                }
+            }
+            read_back.push(data);
         }
-        size += length;
+        read(&mut at, end, None)?;
         if found.finalize() != crc32 {
-            return Err(Failure::unproved(format!("the {length} bytes before {size} changed on the disk")));
+            return Err(Failure::unproved(format!("the {length} bytes before {at} changed on the disk")));
         }
-        long.retain(|data| data.start >= kept);
-        if !long.is_empty() {
+        if let Some(name) = differs {
+            return Err(Failure::content_differs(&name));
+        }
+        read_back.retain(|data| data.start >= kept);
+        if !read_back.is_empty() {
             // Where nobody has time for it, it stays.
-            let _ = unneeded.try_send(long);
+            let _ = unneeded.try_send(read_back);
         }
     }
-    Ok(ReadBack { size, sha256: sha256.finalize().into() })
+    Ok(ReadBack { size: at, sha256: sha256.finalize() })
 }
 
 /// Compares the directory with what was written. Returns size and SHA-256 of the whole file.

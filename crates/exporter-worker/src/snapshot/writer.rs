@@ -86,7 +86,7 @@ struct Writer<'a> {
 struct Open {
     of: Of,
     deflated: bool,
-    /// Of what was deflated.
+    /// Of what was deflated, like the digest: that of stored contents is taken by whoever reads them back.
     crc32: crc32fast::Hasher,
     sha256: Sha256,
     size: u64,
@@ -126,7 +126,9 @@ impl Writer<'_> {
     fn data(&mut self, input: &Bytes, data: &[u8], documents: u64) -> Result<(), Failure> {
         let open = self.open.as_mut().ok_or_else(outside)?;
         open.size += input.len() as u64;
-        open.sha256.update(input);
+        if open.deflated {
+            open.sha256.update(input);
+        }
         self.output.data(data).map_err(io)?;
         self.control.packed(data.len() as u64);
         self.control.wrote(Amount { documents, files: 0, bytes: input.len() as u64 });
@@ -155,8 +157,12 @@ impl Writer<'_> {
             self.output.data(&deflate::END).map_err(io)?;
         }
         let crc32 = open.deflated.then(|| open.crc32.finalize());
-        let (head, data, offset) = self.output.end(crc32, open.size).map_err(io)?;
-        let sha256 = open.sha256.finalize().into();
+        let stored = match &open.of {
+            Of::Content(content) if !open.deflated => Some(content.sha256),
+            Of::Content(_) | Of::Documents(_) => None,
+        };
+        let (head, data, offset) = self.output.end(crc32, open.size, stored).map_err(io)?;
+        let sha256 = stored.unwrap_or_else(|| open.sha256.finalize().into());
         match open.of {
             Of::Documents(document_type) => self.counts.documents[document_type.index()] = open.lines,
             Of::Content(ContentRef { size, sha256: expected, .. }) => {
@@ -194,7 +200,7 @@ impl Writer<'_> {
             Deflating { output: &mut output, packer, runtime, waiting: Vec::new(), packing: None, crc32, size: 0 };
         integrity::write(&mut entry, totals, &mut records).and_then(|()| entry.end()).map_err(io)?;
         let (crc32, size) = (entry.crc32.finalize(), entry.size);
-        let (head, data, offset) = output.end(Some(crc32), size).map_err(io)?;
+        let (head, data, offset) = output.end(Some(crc32), size, None).map_err(io)?;
         directory.add(&head, &data, offset).map_err(io)?;
         let begin = output.length();
         directory.write(&mut output).map_err(io)?;

@@ -1,7 +1,7 @@
 //! A directory of this host, or one that is mounted: files in two levels, made with their owner's rights only.
 
 use std::fs::{DirBuilder, File};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 use object_store::path::Path as ObjectPath;
+use rustix::io::ReadWriteFlags;
 
 use super::{Pieces, generic, opening, timed_out};
 use crate::limits;
@@ -55,23 +56,28 @@ pub(super) async fn read(
 }
 
 /// Streams a range of a file in pieces of [`limits::PIECE`]: the storage library's own stream has pieces of 8 KiB, each a
-/// trip to another thread.
+/// trip to another thread. What the kernel has in memory is taken at once, without such a trip.
 fn pieces(file: File, range: Range<u64>) -> Pieces {
     let (end, file) = (range.end, Arc::new(file));
     let pieces = range.step_by(limits::PIECE).zip(std::iter::repeat(file));
     let reading = stream::iter(pieces).map(move |(begin, file)| async move {
-        let length = (end - begin).min(limits::PIECE as u64) as usize;
-        let reading = tokio::task::spawn_blocking(move || read_at(&file, begin, length));
+        let mut bytes = vec![0; (end - begin).min(limits::PIECE as u64) as usize];
+        let cached = read_cached(&file, begin, &mut bytes);
+        if cached == bytes.len() {
+            return Ok(bytes.into());
+        }
+        let reading = tokio::task::spawn_blocking(move || {
+            file.read_exact_at(&mut bytes[cached..], begin + cached as u64)?;
+            Ok(Bytes::from(bytes))
+        });
         reading.await.map_err(|error| generic(io::Error::other(error)))?.map_err(generic)
     });
     reading.buffered(limits::PIECES_AHEAD).boxed()
 }
 
-/// Reads so many bytes, not fewer.
-fn read_at(file: &File, begin: u64, length: usize) -> io::Result<Bytes> {
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, begin)?;
-    Ok(bytes.into())
+/// Reads what can be had without waiting for the disk; how much that was. Not every file system knows how: nothing, then.
+fn read_cached(file: &File, begin: u64, bytes: &mut [u8]) -> usize {
+    rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], begin, ReadWriteFlags::NOWAIT).unwrap_or_default()
 }
 
 /// What is in a directory; nothing when it is gone, or is none.

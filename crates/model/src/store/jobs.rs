@@ -284,28 +284,6 @@ pub struct JobView {
 pub async fn accept(connection: &mut PgConnection, job: &NewJob) -> Result<(), AcceptError> {
     let mut tx = connection.begin().await.map_err(StoreError::doing("begin to accept a job"))?;
     insert(&mut tx, job, &Work::Export).await?;
-    let count = sqlx::query_scalar!(
-        r#"
-        INSERT INTO snapshot_entry (cell_id, base_name, kind, job_id)
-        VALUES ($1, $2, 'pending', $3)
-        ON CONFLICT (cell_id, base_name) DO UPDATE
-          SET kind = 'pending', job_id = excluded.job_id, body = NULL, content_type = NULL, version = 1,
-              created_at = clock_timestamp(), modified_at = clock_timestamp()
-          WHERE snapshot_entry.kind = 'error'
-        RETURNING 1 + (SELECT count(*) FROM snapshot_entry e WHERE e.cell_id = $1 AND e.base_name <> $2) AS "count!"
-        "#,
-        job.cell.as_str(),
-        job.name.as_str(),
-        job.id
-    )
-    .fetch_optional(&mut *tx)
-    .await
-    .map_err(StoreError::doing("reserve a snapshot name"))?;
-    match count {
-        None => return Err(AcceptError::NameTaken),
-        Some(count) if count > limits::SNAPSHOTS_PER_CELL => return Err(AcceptError::TooMany),
-        Some(_) => {}
-    }
     failpoint::reached("job.before_accepting");
     tx.commit().await.map_err(StoreError::doing("commit an accepted job"))?;
     Ok(())
@@ -364,8 +342,8 @@ async fn refusal(tx: &mut PgConnection, job: &NewJob, reason: AcceptError) -> Ac
     hold_cell(tx, &job.cell).await.err().unwrap_or(reason)
 }
 
-/// Inserts a job, unless there are too many. Whoever deletes the cell waits and then sees the job, or was first and leaves
-/// none to insert for. One statement, since every request waits for it.
+/// Inserts a job, unless there are too many, and reserves the name of an export. Whoever deletes the cell waits and then
+/// sees the job, or was first and leaves none to insert for. One statement, since every request waits for it.
 async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), AcceptError> {
     if !job.admission.has_room(tx).await? {
         return Err(refusal(tx, job, AcceptError::QueueFull).await);
@@ -376,16 +354,29 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
     };
     let inserted = sqlx::query!(
         r#"
-        INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours,
-                         idempotency_key, idempotency_body, traceparent, tracestate, owner, turn)
-        SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, $10, $11, $12, $13, c.owner,
-               1 + greatest(
-                 (SELECT max(turn) FROM job WHERE owner = c.owner AND state IN ('queued', 'running')),
-                 (SELECT min(turn) FROM job WHERE state = 'queued'),
-                 0)
-        FROM (SELECT id, coalesce(owner, id) AS owner FROM cell WHERE id = $2 FOR NO KEY UPDATE) c
-        WHERE (SELECT count(*) FROM (
-                 SELECT 1 FROM job WHERE owner = c.owner AND state IN ('queued', 'running') LIMIT $9) o) < $9
+        WITH accepted AS (
+          INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours,
+                           idempotency_key, idempotency_body, traceparent, tracestate, owner, turn)
+          SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, $10, $11, $12, $13, c.owner,
+                 1 + greatest(
+                   (SELECT max(turn) FROM job WHERE owner = c.owner AND state IN ('queued', 'running')),
+                   (SELECT min(turn) FROM job WHERE state = 'queued'),
+                   0)
+          FROM (SELECT id, coalesce(owner, id) AS owner FROM cell WHERE id = $2 FOR NO KEY UPDATE) c
+          WHERE (SELECT count(*) FROM (
+                   SELECT 1 FROM job WHERE owner = c.owner AND state IN ('queued', 'running') LIMIT $9) o) < $9
+          RETURNING id, cell_id, name, kind
+        ), reserved AS (
+          INSERT INTO snapshot_entry (cell_id, base_name, kind, job_id)
+          SELECT cell_id, name, 'pending', id FROM accepted WHERE kind = 'export'
+          ON CONFLICT (cell_id, base_name) DO UPDATE
+            SET kind = 'pending', job_id = excluded.job_id, body = NULL, content_type = NULL, version = 1,
+                created_at = clock_timestamp(), modified_at = clock_timestamp()
+            WHERE snapshot_entry.kind = 'error'
+          RETURNING base_name
+        )
+        SELECT EXISTS (SELECT FROM accepted) AS "accepted!", EXISTS (SELECT FROM reserved) AS "reserved!",
+               (SELECT count(*) FROM snapshot_entry WHERE cell_id = $2 AND base_name <> $3) AS "others!"
         "#,
         job.id,
         job.cell.as_str(),
@@ -401,13 +392,15 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
         job.trace.as_ref().map(TraceContext::parent),
         job.trace.as_ref().and_then(TraceContext::state)
     )
-    .execute(&mut *tx)
+    .fetch_one(&mut *tx)
     .await
     .map_err(StoreError::doing("insert a job"));
-    match inserted {
-        Ok(done) if done.rows_affected() == 1 => Ok(()),
-        Ok(_) => Err(refusal(tx, job, AcceptError::OwnerBusy).await),
-        Err(error) => Err(match error.constraint() {
+    match (inserted, work) {
+        (Ok(done), _) if !done.accepted => Err(refusal(tx, job, AcceptError::OwnerBusy).await),
+        (Ok(done), Work::Export) if !done.reserved => Err(AcceptError::NameTaken),
+        (Ok(done), Work::Export) if done.others >= limits::SNAPSHOTS_PER_CELL => Err(AcceptError::TooMany),
+        (Ok(_), _) => Ok(()),
+        (Err(error), _) => Err(match error.constraint() {
             Some("job_one_active_per_cell") => AcceptError::CellBusy,
             Some("job_idempotency") => AcceptError::KeyUsed,
             _ => AcceptError::Store(error),

@@ -5,7 +5,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
 use super::StoreError;
-use crate::cell::CellId;
+use super::cells::{self, Cell};
+use crate::cell::{CellId, CellName};
 use crate::job::JobKind;
 use crate::limits;
 use crate::snapshot_name::{FileKind, SnapshotFileName, SnapshotName};
@@ -127,6 +128,52 @@ pub async fn find(
     .map_err(StoreError::doing("find a snapshot"))?;
     let file = row.map(Row::file).transpose()?;
     Ok(file.filter(|f| f.name.kind == name.kind))
+}
+
+/// Finds a cell by its name, and a visible file of it by its whole name, in one trip.
+pub async fn find_by_cell_name(
+    connection: &mut PgConnection,
+    cell: &CellName,
+    name: &SnapshotFileName,
+) -> Result<Option<(Cell, Option<SnapshotFile>)>, StoreError> {
+    let row = sqlx::query!(
+        r#"
+        SELECT c.id, c.owner, c.generation,
+               s.base_name AS "base_name?", s.version AS "version?", s.created_at AS "created_at?",
+               s.modified_at AS "modified_at?", s.size, s.blob_key, s.body, s.content_type,
+               coalesce(s.sha256, sha256(convert_to(s.body, 'UTF8'))) AS "sha256?",
+               s.job_id IS NOT NULL OR s.kind = 'error' AS "made_here?"
+        FROM cell c LEFT JOIN snapshot_entry s ON s.cell_id = c.id AND s.base_name = $2 AND s.kind <> 'pending'
+        WHERE c.name = $1
+        "#,
+        cell.as_str(),
+        name.base.as_str()
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::doing("find a cell and a snapshot"))?;
+    let Some(row) = row else { return Ok(None) };
+    let file = match (row.base_name, row.version, row.created_at, row.modified_at, row.sha256, row.made_here) {
+        (Some(base_name), Some(version), Some(created_at), Some(modified_at), Some(sha256), Some(made_here)) => {
+            let (size, blob_key, body, content_type) = (row.size, row.blob_key, row.body, row.content_type);
+            let row = Row {
+                base_name,
+                version,
+                created_at,
+                modified_at,
+                size,
+                sha256,
+                blob_key,
+                body,
+                made_here,
+                content_type,
+            };
+            Some(row.file()?)
+        }
+        _ => None,
+    };
+    let cell = cells::found(row.id, cell, row.owner, row.generation)?;
+    Ok(Some((cell, file.filter(|f| f.name.kind == name.kind))))
 }
 
 /// Counts the names of a cell, those that are being made included.

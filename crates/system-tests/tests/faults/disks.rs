@@ -81,7 +81,7 @@ fn row_20_slow_contents_take_their_time() {
     let worker = bench.worker(&[]);
     // Half a mebibyte every 400 ms, by a lease of 3 s.
     let slow = contents(&bench, "slow", "%/big.bin");
-    let _tampering = Tampering::with(&worker, &["pread64:delay_enter=400000"], &[&slow]);
+    let _tampering = Tampering::with(&worker, &["preadv2:error=EAGAIN", "pread64:delay_enter=400000"], &[&slow]);
     bench.history.fault("slow reads");
     let begun = Instant::now();
     bench.accepted("slow", "one");
@@ -251,7 +251,7 @@ fn row_39_nothing_holds_the_database_while_contents_are_read() {
     assert!(bench.system.load("c0", &file, &["--cell-id", "c0", "--trusted"]).status.success());
     let worker = bench.worker(&[]);
     let slow = contents(&bench, "c0", "%/big.bin");
-    let _tampering = Tampering::with(&worker, &["pread64:delay_enter=300000"], &[&slow]);
+    let _tampering = Tampering::with(&worker, &["preadv2:error=EAGAIN", "pread64:delay_enter=300000"], &[&slow]);
     bench.history.fault("slow reads");
     bench.accepted("c0", "one");
     let view = "SELECT coalesce(max(age(backend_xmin)), -1) FROM pg_stat_activity
