@@ -16,8 +16,10 @@ mod cost {
     pub(super) const LISTED: f64 = 3_600.0;
     pub(super) const FILE: f64 = 57_000.0;
     pub(super) const FILE_BYTE: f64 = 1.28;
-    /// To read back what was written, when nothing else is left to do.
-    pub(super) const UNREAD_BYTE: f64 = 0.6;
+    /// To read back what was written of documents, when nothing else is left to do.
+    pub(super) const UNREAD_DOCUMENT_BYTE: f64 = 0.6;
+    /// The same of contents: it takes most of the time that they cost, since both digests are taken there.
+    pub(super) const UNREAD_FILE_BYTE: f64 = 1.02;
     /// The end, when all is written: the last file is read back, the directory is proved, all is made durable.
     pub(super) const END_FILE: f64 = 3_500.0;
     pub(super) const END_BYTE: f64 = 0.3;
@@ -89,8 +91,11 @@ pub fn of_export(written: Written, whole: Amount, clock: Clock, lately: &mut Lat
     let mut done = documents(written.documents.min(whole.documents));
     let mut contents_done = contents(written.files.min(whole.files), written.file_bytes.min(whole.bytes));
     // A long entry is read back when it ends: until then it was got only as far as writing.
-    let current = if clock.contents.is_some() { &mut contents_done } else { &mut done };
-    *current = (*current - written.unread as f64 * cost::UNREAD_BYTE).max(0.0);
+    let (current, unread) = match clock.contents {
+        Some(_) => (&mut contents_done, cost::UNREAD_FILE_BYTE),
+        None => (&mut done, cost::UNREAD_DOCUMENT_BYTE),
+    };
+    *current = (*current - written.unread as f64 * unread).max(0.0);
     let list = whole.files as f64 * cost::LISTED;
     let last = whole.bytes as f64 / whole.files.max(1) as f64;
     let end = (all + contents_all) * cost::END + whole.files as f64 * cost::END_FILE + last * cost::END_BYTE;

@@ -1,11 +1,11 @@
 //! Reads a snapshot back before anybody may see it.
 //!
 //! Three proofs make one. Every piece that was deflated was inflated again on the spot, by another library, and compared
-//! (`deflate.rs`). A thread that follows the writer reads back what was written and compares it with
-//! what the writer meant to write, byte for byte by CRC, taking the digest of the whole file as it goes; so it is done
-//! soon after the writer. In the end the directory is read by a library that had no part in writing it, and
-//! compared with the list of what was written and with the local headers: every name, size and method, and that the
-//! entries fill the file without gap or overlap.
+//! (`deflate.rs`). A thread that follows the writer reads back what was written and compares it with what the writer meant
+//! to write, byte for byte by CRC, taking the digest of the whole file as it goes, and of stored contents for what the
+//! source says of them; so it is done soon after the writer. In the end the directory is read by a library that had no
+//! part in writing it, and compared with the list of what was written and with the local headers: every name, size and
+//! method, and that the entries fill the file without gap or overlap.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
