@@ -87,7 +87,7 @@ pub(super) fn follow(
             }
             Ok(())
         };
-        let (mut read_back, mut differs) = (Vec::new(), None);
+        let (mut done_with, mut differs) = (Vec::new(), None);
         for Long { data, stored } in long {
             if let Some(stored) = stored {
                 let mut of = Sha256::new();
@@ -97,7 +97,9 @@ pub(super) fn follow(
                     differs = Some(stored.name);
                 }
             }
-            read_back.push(data);
+            if data.start >= kept {
+                done_with.push(data);
+            }
         }
         read(&mut at, end, None)?;
         if found.finalize() != crc32 {
@@ -106,10 +108,9 @@ pub(super) fn follow(
         if let Some(name) = differs {
             return Err(Failure::content_differs(&name));
         }
-        read_back.retain(|data| data.start >= kept);
-        if !read_back.is_empty() {
+        if !done_with.is_empty() {
             // Where nobody has time for it, it stays.
-            let _ = unneeded.try_send(read_back);
+            let _ = unneeded.try_send(done_with);
         }
     }
     Ok(ReadBack { size: at, sha256: sha256.finalize() })
