@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use model::cell::CellId;
 use model::snapshot_name::SnapshotName;
-use model::store::MIGRATOR;
 use model::store::jobs::{self, AcceptError, Admission, NewJob};
-use sqlx::{PgConnection, PgPool};
+use model::store::{self, MIGRATOR};
+use sqlx::{ConnectOptions, PgConnection, PgPool};
 use uuid::Uuid;
 
+/// Jobs of the rush below, an owner each.
+const RUSH: i64 = 400;
 const HOUR: Duration = Duration::from_secs(3600);
 
 async fn make_cell(connection: &mut PgConnection, id: &str, owner: Option<&str>) {
@@ -101,4 +103,47 @@ async fn limits_count_what_they_are_about(pool: PgPool) {
         .await
         .expect("a count");
     assert_eq!(refused, 0, "what is refused leaves nothing");
+}
+
+/// Rows of the table of jobs, and entries of its indexes, that were read so far.
+async fn read(connection: &mut PgConnection) -> i64 {
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&mut *connection).await.expect("counters are told");
+    let read =
+        "SELECT (seq_tup_read + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes i WHERE i.relid = t.relid))::bigint
+                FROM pg_stat_user_tables t WHERE relname = 'job'";
+    sqlx::query_scalar(read).fetch_one(connection).await.expect("counters")
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_rush_after_a_quiet_time_reads_nobody_elses_jobs(pool: PgPool) {
+    let url = pool.connect_options().to_url_lossy().to_string();
+    let services = store::pool(&url.into(), "cell-export test", 1).expect("a pool");
+    let mut connection = services.acquire().await.expect("a connection");
+    let c = &mut *connection;
+    let make = "INSERT INTO cell (id, name, document, owner)
+                SELECT 'c' || n, 'c' || n, '{}', 'o' || n FROM generate_series(1, $1) n";
+    sqlx::query(make).bind(RUSH).execute(&mut *c).await.expect("cells");
+    let admission = Admission::default();
+    // A few have ended and nothing waits when the statistics are made: the planner expects no queue.
+    for n in 1..=60 {
+        accept(c, &format!("c{n}"), admission.clone()).await.expect("accepted");
+    }
+    sqlx::query("UPDATE job SET state = 'failed', finished_at = clock_timestamp(), error = '{}'")
+        .execute(&mut *c)
+        .await
+        .expect("ended");
+    sqlx::query("DELETE FROM snapshot_entry").execute(&mut *c).await.expect("no names are taken");
+    sqlx::query("VACUUM (ANALYZE) job").execute(&mut *c).await.expect("statistics");
+    let before = read(c).await;
+    for n in 1..=RUSH {
+        accept(c, &format!("c{n}"), admission.clone()).await.expect("accepted");
+    }
+    let accepted = read(c).await;
+    for _ in 0..RUSH {
+        claim(c).await.expect("a job");
+    }
+    let claimed = read(c).await;
+    let (accepting, claiming) = (accepted - before, claimed - accepted);
+    assert!(accepting < 10 * RUSH, "{accepting} rows and entries were read to accept {RUSH} jobs");
+    assert!(claiming < 10 * RUSH, "{claiming} rows and entries were read to claim {RUSH} jobs");
 }

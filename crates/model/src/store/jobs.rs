@@ -277,16 +277,14 @@ pub struct JobView {
 
 /// T1: accepts an export. Answer 202 only after this returned `Ok`.
 ///
-/// The unique indexes decide: one active job per cell, one file per name. An old `NAME.error` gives way.
+/// The unique indexes decide: one active job per cell, one file per name. An old `NAME.error` gives way. One statement,
+/// a transaction of its own.
 ///
 /// # Errors
 /// [`AcceptError`]; nothing is stored then.
 pub async fn accept(connection: &mut PgConnection, job: &NewJob) -> Result<(), AcceptError> {
-    let mut tx = connection.begin().await.map_err(StoreError::doing("begin to accept a job"))?;
-    insert(&mut tx, job, &Work::Export).await?;
     failpoint::reached("job.before_accepting");
-    tx.commit().await.map_err(StoreError::doing("commit an accepted job"))?;
-    Ok(())
+    insert(connection, job, &Work::Export).await
 }
 
 /// T1 for an import or a dry run of a visible snapshot. `key` is the file that was looked at: the same one is imported
@@ -337,16 +335,14 @@ async fn hold_cell(tx: &mut PgConnection, cell: &CellId) -> Result<(), AcceptErr
     held.map(drop).ok_or(AcceptError::CellGone)
 }
 
-/// Says why no job was inserted: this, unless the cell is gone.
-async fn refusal(tx: &mut PgConnection, job: &NewJob, reason: AcceptError) -> AcceptError {
-    hold_cell(tx, &job.cell).await.err().unwrap_or(reason)
-}
-
-/// Inserts a job, unless there are too many, and reserves the name of an export. Whoever deletes the cell waits and then
-/// sees the job, or was first and leaves none to insert for. One statement, since every request waits for it.
-async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), AcceptError> {
-    if !job.admission.has_room(tx).await? {
-        return Err(refusal(tx, job, AcceptError::QueueFull).await);
+/// Inserts a job, unless there are too many, and reserves the name of an export; without the one nothing becomes of the
+/// other. Whoever deletes the cell waits and then sees the job, or was first and leaves none to insert for.
+///
+/// What is asked for of active jobs comes in the order of the one index that is meant (see `super::PLANS`).
+async fn insert(connection: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), AcceptError> {
+    if !job.admission.has_room(connection).await? {
+        hold_cell(connection, &job.cell).await?;
+        return Err(AcceptError::QueueFull);
     }
     let source = match work {
         Work::Export => None,
@@ -354,29 +350,34 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
     };
     let inserted = sqlx::query!(
         r#"
-        WITH accepted AS (
-          INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours,
-                           idempotency_key, idempotency_body, traceparent, tracestate, owner, turn)
-          SELECT $1, c.id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, $10, $11, $12, $13, c.owner,
-                 1 + greatest(
-                   (SELECT max(turn) FROM job WHERE owner = c.owner AND state IN ('queued', 'running')),
-                   (SELECT min(turn) FROM job WHERE state = 'queued'),
-                   0)
-          FROM (SELECT id, coalesce(owner, id) AS owner FROM cell WHERE id = $2 FOR NO KEY UPDATE) c
+        WITH held AS (
+          SELECT id, coalesce(owner, id) AS owner FROM cell WHERE id = $2 FOR NO KEY UPDATE
+        ), admitted AS (
+          SELECT id, owner FROM held
           WHERE (SELECT count(*) FROM (
-                   SELECT 1 FROM job WHERE owner = c.owner AND state IN ('queued', 'running') LIMIT $9) o) < $9
-          RETURNING id, cell_id, name, kind
+                   SELECT FROM job WHERE owner = held.owner AND state IN ('queued', 'running')
+                   ORDER BY turn LIMIT $9) o) < $9
         ), reserved AS (
           INSERT INTO snapshot_entry (cell_id, base_name, kind, job_id)
-          SELECT cell_id, name, 'pending', id FROM accepted WHERE kind = 'export'
+          SELECT id, $3, 'pending', $1 FROM admitted
+          WHERE $6 = 'export'
+            AND (SELECT count(*) FROM snapshot_entry WHERE cell_id = $2 AND base_name <> $3) < $14
           ON CONFLICT (cell_id, base_name) DO UPDATE
             SET kind = 'pending', job_id = excluded.job_id, body = NULL, content_type = NULL, version = 1,
                 created_at = clock_timestamp(), modified_at = clock_timestamp()
             WHERE snapshot_entry.kind = 'error'
           RETURNING base_name
         )
-        SELECT EXISTS (SELECT FROM accepted) AS "accepted!", EXISTS (SELECT FROM reserved) AS "reserved!",
-               (SELECT count(*) FROM snapshot_entry WHERE cell_id = $2 AND base_name <> $3) AS "others!"
+        INSERT INTO job (id, cell_id, name, deadline_at, max_strikes, kind, source_key, source_ours,
+                         idempotency_key, idempotency_body, traceparent, tracestate, owner, turn)
+        SELECT $1, id, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, $7, $8, $10, $11, $12, $13, owner,
+               1 + greatest(
+                 (SELECT turn FROM job WHERE owner = admitted.owner AND state IN ('queued', 'running')
+                  ORDER BY turn DESC LIMIT 1),
+                 (SELECT turn FROM job WHERE state = 'queued' ORDER BY turn, accepted_at LIMIT 1),
+                 0)
+        FROM admitted
+        WHERE $6 <> 'export' OR EXISTS (SELECT FROM reserved)
         "#,
         job.id,
         job.cell.as_str(),
@@ -390,22 +391,49 @@ async fn insert(tx: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), 
         job.idempotency.as_ref().map(|i| i.key.as_str()),
         job.idempotency.as_ref().map(|i| &i.body[..]),
         job.trace.as_ref().map(TraceContext::parent),
-        job.trace.as_ref().and_then(TraceContext::state)
+        job.trace.as_ref().and_then(TraceContext::state),
+        limits::SNAPSHOTS_PER_CELL
     )
-    .fetch_one(&mut *tx)
+    .execute(&mut *connection)
     .await
     .map_err(StoreError::doing("insert a job"));
-    match (inserted, work) {
-        (Ok(done), _) if !done.accepted => Err(refusal(tx, job, AcceptError::OwnerBusy).await),
-        (Ok(done), Work::Export) if !done.reserved => Err(AcceptError::NameTaken),
-        (Ok(done), Work::Export) if done.others >= limits::SNAPSHOTS_PER_CELL => Err(AcceptError::TooMany),
-        (Ok(_), _) => Ok(()),
-        (Err(error), _) => Err(match error.constraint() {
+    match inserted {
+        Ok(done) if done.rows_affected() == 1 => Ok(()),
+        Ok(_) => Err(refusal(connection, job, work.kind()).await?),
+        Err(error) => Err(match error.constraint() {
             Some("job_one_active_per_cell") => AcceptError::CellBusy,
             Some("job_idempotency") => AcceptError::KeyUsed,
             _ => AcceptError::Store(error),
         }),
     }
+}
+
+/// Says why no job was inserted. What stood in its way may be gone since; then it is said to be busy still.
+async fn refusal(connection: &mut PgConnection, job: &NewJob, kind: JobKind) -> Result<AcceptError, StoreError> {
+    let found = sqlx::query!(
+        r#"
+        SELECT EXISTS (SELECT FROM job WHERE cell_id = c.id AND state IN ('queued', 'running')) AS "busy!",
+               (SELECT count(*) FROM job
+                WHERE owner = coalesce(c.owner, c.id) AND state IN ('queued', 'running')) AS "of_owner!",
+               EXISTS (SELECT FROM snapshot_entry
+                       WHERE cell_id = c.id AND base_name = $2 AND kind <> 'error') AS "taken!",
+               (SELECT count(*) FROM snapshot_entry WHERE cell_id = c.id AND base_name <> $2) AS "others!"
+        FROM cell c WHERE id = $1
+        "#,
+        job.cell.as_str(),
+        job.name.as_str()
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::doing("look why no job was inserted"))?;
+    Ok(match found {
+        None => AcceptError::CellGone,
+        Some(found) if found.of_owner >= job.admission.of_owner => AcceptError::OwnerBusy,
+        Some(found) if found.busy || kind != JobKind::Export => AcceptError::CellBusy,
+        Some(found) if found.taken => AcceptError::NameTaken,
+        Some(found) if found.others >= limits::SNAPSHOTS_PER_CELL => AcceptError::TooMany,
+        Some(_) => AcceptError::CellBusy,
+    })
 }
 
 /// T2: takes queued jobs whose doorbell is due and sets the next due time, *then* the caller rings.
@@ -816,7 +844,6 @@ pub async fn reap(connection: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid
         FROM job
         WHERE (state = 'running' AND lease_until < clock_timestamp())
            OR (state = 'queued' AND deadline_at < clock_timestamp())
-        ORDER BY id
         LIMIT $1
         FOR UPDATE SKIP LOCKED
         "#,

@@ -87,6 +87,13 @@ impl StoreError {
     }
 }
 
+/// Statements are planned once for a connection, often while nothing waits and tables are small. Reading a whole table, or
+/// any index of active jobs and a sort, then looks as good as the index that is meant; once thousands of jobs wait every
+/// statement would read them all. So the index that finds the rows, or has the order, is always used: there is one for
+/// whatever is looked for among many rows. Where there is none the plan is as before, but of enormous cost, for which
+/// PostgreSQL would compile it.
+const PLANS: &str = "; SET enable_seqscan = off; SET enable_sort = off; SET jit = off";
+
 fn options(url: &SecretString, name: &str) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
     // Statements and their parameters belong to nobody's log.
@@ -140,7 +147,7 @@ fn short_statements(size: u32) -> PgPoolOptions {
         .after_connect(|connection, _| {
             Box::pin(async move {
                 let setup = session(limits::STATEMENT_TIMEOUT, limits::IDLE_IN_TRANSACTION_TIMEOUT);
-                connection.execute(sqlx::AssertSqlSafe(setup)).await.map(|_| ())
+                connection.execute(sqlx::AssertSqlSafe(setup + PLANS)).await.map(|_| ())
             })
         })
 }

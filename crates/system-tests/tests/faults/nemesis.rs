@@ -366,6 +366,7 @@ impl Nemesis<'_> {
                         ("cell-export worker", "UPDATE 1"),
                         ("cell-export worker", "COMMIT"),
                         ("cell-export api", "COMMIT"),
+                        ("cell-export api", "INSERT 0 1"),
                         ("cell-export heartbeat", "UPDATE 1"),
                         ("cell-export import", "COMMIT"),
                     ])

@@ -153,7 +153,7 @@ fn row_24_answers_of_the_database_get_lost() {
         bench.system.eventually("the worker knows", || worker.log().contains(r#""state":"succeeded""#));
         // T1: nobody can say whether it was accepted. It was.
         let accepted = (0..20).map(|number| name(&format!("accept{number}-"))).find(|name| {
-            lose("cell-export api", "COMMIT");
+            lose("cell-export api", "INSERT 0 1");
             let told = bench.client.export("c1", name);
             lost();
             bench.hurry_until("it is final", || bench.active() == 0);
