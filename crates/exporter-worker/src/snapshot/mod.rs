@@ -40,6 +40,8 @@ mod isal;
 mod output;
 mod pack;
 mod prove;
+#[cfg(target_arch = "x86_64")]
+mod sha_ni;
 mod writer;
 
 /// What the writer is told, in the order of the entries.
