@@ -15,11 +15,11 @@ mod cost {
     /// To list a file, before the first content is read.
     pub(super) const LISTED: f64 = 3_600.0;
     pub(super) const FILE: f64 = 57_000.0;
-    pub(super) const FILE_BYTE: f64 = 1.28;
+    pub(super) const FILE_BYTE: f64 = 0.95;
     /// To read back what was written of documents, when nothing else is left to do.
     pub(super) const UNREAD_DOCUMENT_BYTE: f64 = 0.6;
     /// The same of contents: it takes most of the time that they cost, since both digests are taken there.
-    pub(super) const UNREAD_FILE_BYTE: f64 = 1.02;
+    pub(super) const UNREAD_FILE_BYTE: f64 = 0.72;
     /// The end, when all is written: the last file is read back, the directory is proved, all is made durable.
     pub(super) const END_FILE: f64 = 3_500.0;
     pub(super) const END_BYTE: f64 = 0.3;
@@ -29,7 +29,7 @@ mod cost {
 
 /// Before anything is known of this machine, it is taken to be like the one that was measured: as if it had been watched
 /// for so long, in nanoseconds.
-const USUAL: f64 = 0.25e9;
+const USUAL: f64 = 0.15e9;
 
 /// What an export has written, documents and contents apart: they do not cost the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -202,7 +202,7 @@ mod tests {
         let documents = Written { documents: 1_000_000, document_bytes: 600_000_000, ..Written::default() };
         let half = Written { files: 2_000, file_bytes: 20_000_000_000, ..documents };
         let unknown = left(documents, whole, 20, Some(0));
-        assert!((130.0..220.0).contains(&unknown), "{unknown} s, of which nothing is known but a slow database");
+        assert!((90.0..180.0).contains(&unknown), "{unknown} s, of which nothing is known but a slow database");
         let left = left(half, whole, 20, Some(30));
         assert!((30.0..35.0).contains(&left), "{left} s");
     }
