@@ -108,8 +108,8 @@ async fn limits_count_what_they_are_about(pool: PgPool) {
 /// Rows of the table of jobs, and entries of its indexes, that were read so far.
 async fn read(connection: &mut PgConnection) -> i64 {
     sqlx::query("SELECT pg_stat_force_next_flush()").execute(&mut *connection).await.expect("counters are told");
-    let read =
-        "SELECT (seq_tup_read + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes i WHERE i.relid = t.relid))::bigint
+    let read = "SELECT (seq_tup_read + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes i
+                                        WHERE i.relid = t.relid))::bigint
                 FROM pg_stat_user_tables t WHERE relname = 'job'";
     sqlx::query_scalar(read).fetch_one(connection).await.expect("counters")
 }

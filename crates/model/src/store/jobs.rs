@@ -341,8 +341,9 @@ async fn hold_cell(tx: &mut PgConnection, cell: &CellId) -> Result<(), AcceptErr
 /// What is asked for of active jobs comes in the order of the one index that is meant (see `super::PLANS`).
 async fn insert(connection: &mut PgConnection, job: &NewJob, work: &Work) -> Result<(), AcceptError> {
     if !job.admission.has_room(connection).await? {
-        hold_cell(connection, &job.cell).await?;
-        return Err(AcceptError::QueueFull);
+        // Whoever is refused locks nothing.
+        let cell = cells::target(connection, &job.cell).await?;
+        return Err(cell.map_or(AcceptError::CellGone, |_| AcceptError::QueueFull));
     }
     let source = match work {
         Work::Export => None,
@@ -413,15 +414,17 @@ async fn refusal(connection: &mut PgConnection, job: &NewJob, kind: JobKind) -> 
     let found = sqlx::query!(
         r#"
         SELECT EXISTS (SELECT FROM job WHERE cell_id = c.id AND state IN ('queued', 'running')) AS "busy!",
-               (SELECT count(*) FROM job
-                WHERE owner = coalesce(c.owner, c.id) AND state IN ('queued', 'running')) AS "of_owner!",
+               (SELECT count(*) FROM (
+                  SELECT FROM job WHERE owner = coalesce(c.owner, c.id) AND state IN ('queued', 'running')
+                  ORDER BY turn LIMIT $3) o) AS "of_owner!",
                EXISTS (SELECT FROM snapshot_entry
                        WHERE cell_id = c.id AND base_name = $2 AND kind <> 'error') AS "taken!",
                (SELECT count(*) FROM snapshot_entry WHERE cell_id = c.id AND base_name <> $2) AS "others!"
         FROM cell c WHERE id = $1
         "#,
         job.cell.as_str(),
-        job.name.as_str()
+        job.name.as_str(),
+        job.admission.of_owner
     )
     .fetch_optional(connection)
     .await

@@ -92,7 +92,7 @@ impl StoreError {
 /// statement would read them all. So the index that finds the rows, or has the order, is always used: there is one for
 /// whatever is looked for among many rows. Where there is none the plan is as before, but of enormous cost, for which
 /// PostgreSQL would compile it.
-const PLANS: &str = "; SET enable_seqscan = off; SET enable_sort = off; SET jit = off";
+const PLANS: &str = "SET enable_seqscan = off; SET enable_sort = off; SET jit = off";
 
 fn options(url: &SecretString, name: &str) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
@@ -147,7 +147,7 @@ fn short_statements(size: u32) -> PgPoolOptions {
         .after_connect(|connection, _| {
             Box::pin(async move {
                 let setup = session(limits::STATEMENT_TIMEOUT, limits::IDLE_IN_TRANSACTION_TIMEOUT);
-                connection.execute(sqlx::AssertSqlSafe(setup + PLANS)).await.map(|_| ())
+                connection.execute(sqlx::AssertSqlSafe(format!("{setup}; {PLANS}"))).await.map(|_| ())
             })
         })
 }
