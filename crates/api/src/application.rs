@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use actix_web::dev::Server;
-use actix_web::{App, HttpServer, web};
+use actix_web::web;
 use anyhow::Context;
 use model::area::SnapshotArea;
 use model::internal::{self, Readiness};
@@ -18,9 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Auth;
 use crate::config::ApiSettings;
 use crate::database::Database;
-use crate::front;
 use crate::open_files;
-use crate::slow_reader;
+use crate::server;
 use crate::state::State;
 use crate::watch::Watch;
 
@@ -83,22 +82,7 @@ impl Application {
             inspecting: Arc::new(Semaphore::new(limits::INSPECTIONS)),
             now: chrono::Utc::now,
         });
-        // One service for everything: methods beyond HTTP's own, overrides of methods and a fixed order of checks do
-        // not fit a router.
-        let server =
-            HttpServer::new(move || App::new().app_data(state.clone()).default_service(web::to(front::answer)))
-                .workers(limits::HTTP_THREADS)
-                .max_connections(limits::CONNECTIONS_PER_THREAD)
-                .keep_alive(limits::KEEP_ALIVE)
-                .client_request_timeout(limits::REQUEST_HEAD)
-                .client_disconnect_timeout(limits::DISCONNECT)
-                .shutdown_timeout(limits::DRAIN.as_secs())
-                // The end of an answer does not wait until the client has acknowledged what came before.
-                .tcp_nodelay(true)
-                .disable_signals()
-                .on_connect(slow_reader::remember)
-                .listen(listener)?
-                .run();
+        let server = server::listen(listener, state)?;
         Ok(Self { server, port, readiness, draining })
     }
 

@@ -49,8 +49,7 @@ pub(crate) async fn answer(state: Data<State>, request: HttpRequest, mut payload
     let _span = span.entered();
     tracing::info!(status, "answered");
     request_trace::end(trace, &incoming, route.get(), status);
-    let line = request.conn_data::<slow_reader::Line>();
-    slow_reader::watch(unread::keep(payload, response), line, state.download_window)
+    slow_reader::watch(unread::keep(payload, response), incoming.line, state.download_window)
 }
 
 /// The common processing. Says which route it is as soon as it is known.

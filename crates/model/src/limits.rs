@@ -281,7 +281,7 @@ pub const UPLOAD_TOTAL: Duration = Duration::from_secs(6 * 3600);
 pub const UPLOAD_WINDOW: Duration = Duration::from_secs(30);
 /// 64 KiB per second.
 pub const UPLOAD_WINDOW_BYTES: u64 = 30 * (64 << 10);
-/// Open files of an api: two for each connection, and those that are downloaded.
+/// Open files of an api: one for each connection and one that it downloads, and as many again for everything else.
 pub const OPEN_FILES: u64 = 4 * (HTTP_THREADS * CONNECTIONS_PER_THREAD) as u64;
 /// Connections to the database that requests find open.
 pub const DATABASE_WARM: u32 = 4;
@@ -317,6 +317,10 @@ pub const DOWNLOAD_WINDOW: Duration = Duration::from_secs(120);
 pub const DOWNLOAD_RATE: u64 = 16 << 10;
 /// Answers up to this length fit into the kernel's buffers and cost nothing while a client does not take them.
 pub const DOWNLOAD_UNWATCHED: u64 = 64 << 10;
+/// Pieces of files that are longer than this are sent by the kernel; shorter ones are copied, without a trip to another thread.
+pub const COPIED: u64 = 64 << 10;
+/// What the kernel sends of a file in one go, before that is counted: a client that takes less in a window is too slow.
+pub const SENT_AT_ONCE: u64 = 8 << 20;
 /// Uploads of one api process at once.
 pub const UPLOADS: usize = 64;
 /// Looks at snapshot files before an import, at once in one api process.

@@ -1,10 +1,12 @@
 //! Faults of the operating system: calls of a process that fail, are late, or kill it, by `strace`.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use crate::judge::skipped;
+use crate::process::Process;
 
 const PROGRAM: &str = "/usr/bin/strace";
 
@@ -34,4 +36,41 @@ pub fn before(injections: &[&str]) -> Vec<String> {
         words.extend(["-e".to_owned(), format!("inject={injection}")]);
     }
     words
+}
+
+/// Tampers with the calls of a process that runs already; ended with this.
+#[derive(Debug)]
+pub struct Tampering(Child);
+
+impl Tampering {
+    /// `files`: only with calls that concern one of these.
+    pub fn with(victim: &Process, injections: &[&str], files: &[&Path]) -> Self {
+        let mut words = before(injections);
+        words.retain(|word| word != "-D" && word != "--seccomp-bpf");
+        for file in files {
+            words.extend(["-P".to_owned(), file.display().to_string()]);
+        }
+        let pid = victim.id().to_string();
+        let child = Command::new(&words[0]).args(&words[1..]).args(["-p", &pid]).spawn().expect("strace is here");
+        let (tampering, begun) = (Self(child), Instant::now());
+        while !is_traced(victim.id()) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "strace does not attach");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        tampering
+    }
+}
+
+impl Drop for Tampering {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-s", "TERM", &self.0.id().to_string()]).status();
+        let _ = self.0.wait();
+    }
+}
+
+/// Tells whether every thread of a process is.
+fn is_traced(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut statuses = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok());
+    statuses.all(|status| !status.contains("TracerPid:\t0\n"))
 }

@@ -4,6 +4,8 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use model::trace_context::TraceContext;
 
+use crate::connection::Line;
+
 /// What the rest of the service sees of a request. `X-Forwarded-Proto` has no effect here: every URL that is emitted
 /// is built from settings.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(crate) struct Incoming {
     pub(crate) trace: Option<TraceContext>,
     /// Length that the body was announced with on the wire.
     pub(crate) content_length: Option<u64>,
+    /// The connection it came by.
+    pub(crate) line: Option<Line>,
 }
 
 impl Incoming {
@@ -59,6 +63,7 @@ impl Incoming {
             path,
             query: request.uri().query().unwrap_or_default().to_owned(),
             content_length: text(request.headers().get(CONTENT_LENGTH)).and_then(|length| length.parse().ok()),
+            line: request.conn_data::<Line>().cloned(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! `GET` and `HEAD` of a snapshot file: whole, in ranges, or not at all because the client has it.
 
+use std::fmt::Display;
 use std::ops::Range;
 
-use actix_web::body::SizedStream;
+use actix_web::body::{BodyStream, SizedStream};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED,
@@ -15,13 +16,16 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use model::area::SnapshotArea;
 use model::error_code::ErrorCode;
+use model::limits;
 use model::store::snapshots::{Content, SnapshotFile};
 
 use crate::auth::CellRoot;
 use crate::common::incoming::Incoming;
 use crate::common::prefer;
+use crate::connection::Line;
 use crate::error::ApiError;
 use crate::ranges::{self, Wanted};
+use crate::sent_file;
 use crate::state::State;
 use crate::webdav::http_date;
 
@@ -40,22 +44,16 @@ pub(crate) async fn get(state: &State, file: &SnapshotFile, request: &Incoming) 
     if let Some(link) = link(state, file, request).await? {
         return Ok(redirect(&link));
     }
-    let read = |range: Range<u64>| part(&state.area, file, range);
     match ranges::wanted(request, &file.etag(), file.modified_at, file.size) {
         Wanted::Unsatisfiable => {
             let error = ApiError::from(ErrorCode::RangeNotSatisfiable);
             Err(error.header(CONTENT_RANGE, &format!("bytes */{}", file.size)))
         }
-        Wanted::Whole => {
-            let body = read(0..file.size).await?;
-            Ok(headers(StatusCode::OK, file).body(SizedStream::new(file.size, body)))
-        }
+        Wanted::Whole => one(state, file, 0..file.size, headers(StatusCode::OK, file), &request.line).await,
         Wanted::One(range) => {
-            let size = range.end - range.start;
-            let content_range = content_range(&range, file.size);
-            let body = read(range).await?;
             let mut response = headers(StatusCode::PARTIAL_CONTENT, file);
-            Ok(response.insert_header((CONTENT_RANGE, content_range)).body(SizedStream::new(size, body)))
+            response.insert_header((CONTENT_RANGE, content_range(&range, file.size)));
+            one(state, file, range, response, &request.line).await
         }
         Wanted::Several(ranges) => several(&state.area, file, ranges).await,
     }
@@ -132,6 +130,26 @@ fn content_type(file: &SnapshotFile) -> &str {
     file.content_type.as_deref().unwrap_or("application/octet-stream")
 }
 
+/// Answers with one range: the kernel sends what is a file of this host and not short, the rest is copied.
+async fn one(
+    state: &State,
+    file: &SnapshotFile,
+    range: Range<u64>,
+    mut response: HttpResponseBuilder,
+    line: &Option<Line>,
+) -> Result<HttpResponse, ApiError> {
+    let size = range.end - range.start;
+    if let (Content::Blob(key), Some(line)) = (&file.content, line)
+        && size > limits::COPIED
+        && let Some(opened) = state.area.open_here(key, &range).await.map_err(|error| unreadable(file, &error))?
+    {
+        // To the server library it is a stream that says how long it is, and has nothing in it.
+        return Ok(response.no_chunking(size).body(BodyStream::new(sent_file::body(line.clone(), opened, range))));
+    }
+    let body = part(&state.area, file, range).await?;
+    Ok(response.body(SizedStream::new(size, body)))
+}
+
 /// Answers with several ranges as `multipart/byteranges` (RFC 9110, section 14.6), its length known beforehand.
 async fn several(area: &SnapshotArea, file: &SnapshotFile, ranges: Vec<Range<u64>>) -> Result<HttpResponse, ApiError> {
     let boundary = uuid::Uuid::new_v4().simple().to_string();
@@ -170,13 +188,15 @@ async fn part(
         // The storage library takes no empty range.
         Content::Blob(_) if range.is_empty() => Ok(stream::empty().boxed_local()),
         Content::Blob(key) => {
-            let opened = area.read(key, Some(range)).await.map_err(|error| {
-                tracing::error!(snapshot.name = %file.name, %error, "a listed snapshot cannot be read");
-                ApiError::from(ErrorCode::FileUnavailable)
-            });
+            let opened = area.read(key, Some(range)).await.map_err(|error| unreadable(file, &error));
             Ok(opened?.map_err(actix_web::error::ErrorInternalServerError).boxed_local())
         }
     }
+}
+
+fn unreadable(file: &SnapshotFile, error: &dyn Display) -> ApiError {
+    tracing::error!(snapshot.name = %file.name, %error, "a listed snapshot cannot be read");
+    ErrorCode::FileUnavailable.into()
 }
 
 fn once(text: String) -> impl Stream<Item = Piece> {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 use object_store::path::Path as ObjectPath;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::ReadWriteFlags;
 
 use super::{Pieces, generic, opening, timed_out};
@@ -33,25 +34,49 @@ pub(super) fn free(path: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail * stat.f_frsize)
 }
 
+/// Opens a file of a directory, to read it or a range of it that it has, with a bounded wait.
+pub(super) async fn open(
+    root: &Path,
+    key: &ObjectPath,
+    range: Option<Range<u64>>,
+) -> Result<(File, Range<u64>), object_store::Error> {
+    let path = root.join(key.as_ref());
+    if let Some(opened) = open_cached(&path) {
+        return within(opened, range).map_err(|error| opening(key, error));
+    }
+    let reading = tokio::task::spawn_blocking(move || {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        within((file, length), range)
+    });
+    let opened = tokio::time::timeout(limits::BLOB_OPEN, reading).await.map_err(|_| timed_out())?;
+    let opened = opened.map_err(|error| generic(io::Error::other(error)))?;
+    opened.map_err(|error| opening(key, error))
+}
+
+/// Opens what can be opened without waiting for the disk, and says how long it is. Not every kernel knows how: nothing, then.
+fn open_cached(path: &Path) -> Option<(File, u64)> {
+    let read = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(CWD, path, read, Mode::empty(), ResolveFlags::CACHED).ok()?;
+    let about = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::SIZE).ok()?;
+    Some((file.into(), about.stx_size))
+}
+
+fn within((file, length): (File, u64), range: Option<Range<u64>>) -> io::Result<(File, Range<u64>)> {
+    match range {
+        None => Ok((file, 0..length)),
+        Some(range) if range.end <= length => Ok((file, range)),
+        Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 /// Streams a file of a directory, or a range of it, with a bounded wait for the opening.
 pub(super) async fn read(
     root: &Path,
     key: &ObjectPath,
     range: Option<Range<u64>>,
 ) -> Result<Pieces, object_store::Error> {
-    let path = root.join(key.as_ref());
-    let reading = tokio::task::spawn_blocking(move || {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        match range {
-            None => Ok((file, 0..length)),
-            Some(range) if range.end <= length => Ok((file, range)),
-            Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    });
-    let opened = tokio::time::timeout(limits::BLOB_OPEN, reading).await.map_err(|_| timed_out())?;
-    let opened = opened.map_err(|error| generic(io::Error::other(error)))?;
-    let (file, range) = opened.map_err(|error| opening(key, error))?;
+    let (file, range) = open(root, key, range).await?;
     Ok(pieces(file, range))
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,11 +139,22 @@ impl SnapshotArea {
     }
 
     /// Streams the bytes of a snapshot, or a range of them, with a bounded wait for the opening.
-    pub async fn read(&self, key: &str, range: Option<std::ops::Range<u64>>) -> Result<Pieces, object_store::Error> {
+    pub async fn read(&self, key: &str, range: Option<Range<u64>>) -> Result<Pieces, object_store::Error> {
         let key = parse(key).map_err(generic)?;
         match &self.lies {
             Lies::Bucket(objects) => objects.read(&key, range).await,
             Lies::Directory(root) => directory::read(root, &key, range).await,
+        }
+    }
+
+    /// Opens a snapshot that is a file of this host, with a bounded wait, when it has this range; nothing in a bucket.
+    pub async fn open_here(&self, key: &str, range: &Range<u64>) -> Result<Option<File>, object_store::Error> {
+        match &self.lies {
+            Lies::Bucket(_) => Ok(None),
+            Lies::Directory(root) => {
+                let key = parse(key).map_err(generic)?;
+                directory::open(root, &key, Some(range.clone())).await.map(|(file, _)| Some(file))
+            }
         }
     }
 

@@ -19,8 +19,8 @@ pub(crate) struct Sizes {
     pub(crate) polling: f64,
     /// B10: exports accepted in each measurement.
     pub(crate) accepted: usize,
-    /// B11: ranges of a mebibyte.
-    pub(crate) ranges: usize,
+    /// B11: ranges of each size.
+    pub(crate) ranges: [usize; 3],
     /// B12: documents of the snapshot.
     pub(crate) imported: u64,
     /// B14: documents, small files, large ones of 250 MB and mixed ones.
@@ -38,7 +38,7 @@ impl Sizes {
         parallel: 40_000,
         polling: 3.0,
         accepted: 3_000,
-        ranges: 1_000,
+        ranges: [1_000, 200, 20],
         imported: 80_000,
         shapes: (900_000, 30_000, 8, 1_000),
     };
@@ -52,7 +52,7 @@ impl Sizes {
         parallel: 200_000,
         polling: 10.0,
         accepted: 10_000,
-        ranges: 4_000,
+        ranges: [4_000, 600, 80],
         imported: 2_000_000,
         shapes: (2_000_000, 100_000, 20, 5_000),
     };

@@ -1,45 +1,14 @@
 //! Rows 20, 25 to 28, 38 to 40: disks that are full, broken, slow, or do not answer; views and contents meanwhile.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use system_tests::disks::Disk;
 use system_tests::oracle::Expected;
-use system_tests::process::Process;
-use system_tests::strace;
+use system_tests::strace::{self, Tampering};
 
-use crate::bench::{Bench, cell, within};
-
-/// Tampers with the calls of a process that runs already; ended with this.
-struct Tampering(Child);
-
-impl Tampering {
-    /// `files`: only with calls that concern one of these.
-    fn with(victim: &Process, injections: &[&str], files: &[&Path]) -> Self {
-        let mut words = strace::before(injections);
-        words.retain(|word| word != "-D" && word != "--seccomp-bpf");
-        for file in files {
-            words.extend(["-P".to_owned(), file.display().to_string()]);
-        }
-        let child = Command::new(&words[0]).args(&words[1..]).args(["-p", &victim.id().to_string()]).spawn().unwrap();
-        let threads = format!("/proc/{}/task", victim.id());
-        let is_traced = |status: String| !status.contains("TracerPid:\t0\n");
-        let all_are_traced = || {
-            let threads = std::fs::read_dir(&threads).into_iter().flatten().flatten();
-            threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok()).all(is_traced)
-        };
-        assert!(within(Duration::from_secs(10), all_are_traced), "strace does not attach");
-        Self(child)
-    }
-}
-
-impl Drop for Tampering {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-s", "TERM", &self.0.id().to_string()]).status();
-        let _ = self.0.wait();
-    }
-}
+use crate::bench::{Bench, cell};
 
 /// The part files in the snapshot area.
 fn parts(bench: &Bench) -> Vec<PathBuf> {

@@ -38,6 +38,7 @@ mod restore;
 mod round_trip;
 mod routing;
 mod secrets;
+mod sent_files;
 mod shutdown;
 mod slow_clients;
 mod storage;
