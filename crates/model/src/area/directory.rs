@@ -56,7 +56,8 @@ pub(super) async fn open(
 
 /// Opens what can be opened without waiting for the disk, and says how long it is. Not every kernel knows how: nothing, then.
 fn open_cached(path: &Path) -> Option<(File, u64)> {
-    let read = OFlags::RDONLY | OFlags::CLOEXEC;
+    // A pipe, of all things, would be waited for.
+    let read = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = rustix::fs::openat2(CWD, path, read, Mode::empty(), ResolveFlags::CACHED).ok()?;
     let about = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::SIZE).ok()?;
     Some((file.into(), about.stx_size))
@@ -124,4 +125,25 @@ pub(super) fn is_old(path: &Path, age: Duration) -> bool {
 /// The last name of a path.
 pub(super) fn name(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_file_holds_nobody_up() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        let key = "pipe".into();
+        let opened = tokio::time::timeout(limits::BLOB_OPEN / 2, open(directory.path(), &key, Some(0..1)));
+        assert!(opened.await.expect("at once").is_err());
+        std::fs::write(directory.path().join("file"), b"12345").expect("written");
+        let key = "file".into();
+        for (range, length) in [(None, Some(5)), (Some(1..3), Some(2)), (Some(4..5), Some(1)), (Some(4..6), None)] {
+            let opened = open(directory.path(), &key, range.clone()).await;
+            assert_eq!(opened.ok().map(|(_, range)| range.end - range.start), length, "{range:?}");
+        }
+    }
 }
