@@ -5,18 +5,18 @@
 //! its own, and gets it when the library has flushed the head. During that turn the library may not write, and a turn
 //! that ends early ends the connection: no client ever takes other bytes for those of the file.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::cell::Cell;
 use std::io;
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// What stands between a head and what follows it (RFC 9112, section 2.1).
 const END_OF_HEAD: [u8; 4] = *b"\r\n\r\n";
@@ -36,7 +36,7 @@ struct Inner {
     turn: Cell<Turn>,
     /// The last bytes that the library wrote.
     last: Cell<[u8; 4]>,
-    waiting: RefCell<Option<Waker>>,
+    flushed: Notify,
 }
 
 /// Who writes.
@@ -61,7 +61,7 @@ impl Connection {
             taken: Cell::new(0),
             turn: Cell::new(Turn::Library),
             last: Cell::default(),
-            waiting: RefCell::default(),
+            flushed: Notify::new(),
         })))
     }
 
@@ -113,7 +113,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.0.shut(Shutdown::Write))
+        Poll::Ready(Ok(shutdown(self.stream(), Shutdown::Write)?))
     }
 }
 
@@ -140,19 +140,8 @@ impl Inner {
     fn library_flushed(&self) {
         if let Turn::Head { taken } = self.turn.get() {
             self.turn.set(Turn::Flushed { taken });
-            if let Some(waker) = self.waiting.take() {
-                waker.wake();
-            }
+            self.flushed.notify_one();
         }
-    }
-
-    fn shut(&self, how: Shutdown) -> io::Result<()> {
-        let how = match how {
-            Shutdown::Write => rustix::net::Shutdown::Write,
-            Shutdown::Read => rustix::net::Shutdown::Read,
-            Shutdown::Both => rustix::net::Shutdown::Both,
-        };
-        Ok(rustix::net::shutdown(&self.stream, how)?)
     }
 }
 
@@ -165,7 +154,7 @@ impl Line {
     /// Ends the connection, whatever is on its way.
     pub(crate) fn end(&self) {
         // It may have ended by itself.
-        let _ = self.0.shut(Shutdown::Both);
+        let _ = shutdown(&self.0.stream, Shutdown::Both);
     }
 
     /// Waits until the head of the answer that is being given was flushed. To be called by that answer's body, which says
@@ -175,14 +164,14 @@ impl Line {
     /// When what was flushed last is not the end of a head.
     pub(crate) async fn turn(&self) -> io::Result<HandlersTurn> {
         self.0.turn.set(Turn::Head { taken: self.taken() });
-        let taken = poll_fn(|context| match self.0.turn.get() {
-            Turn::Flushed { taken } => Poll::Ready(taken),
-            Turn::Library | Turn::Head { .. } | Turn::Handler => {
-                *self.0.waiting.borrow_mut() = Some(context.waker().clone());
-                Poll::Pending
+        let before = loop {
+            self.0.flushed.notified().await;
+            // It may have written more since, or it was flushed for somebody who has given up.
+            if let Turn::Flushed { taken } = self.0.turn.get() {
+                break taken;
             }
-        });
-        if taken.await == self.taken() || self.0.last.get() != END_OF_HEAD {
+        };
+        if before == self.taken() || self.0.last.get() != END_OF_HEAD {
             return Err(io::Error::other("a file cannot follow what is no head"));
         }
         self.0.turn.set(Turn::Handler);
@@ -265,6 +254,17 @@ mod tests {
         actix_web::rt::spawn(async move { line.turn().await })
     }
 
+    /// A connection whose handler has its turn, behind a head of 19 bytes.
+    async fn at_its_turn() -> (Connection, HandlersTurn, TcpStream) {
+        let (mut connection, client) = opened().await;
+        let asked = asked(&connection.line());
+        tokio::task::yield_now().await;
+        connection.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("written");
+        connection.flush().await.expect("flushed");
+        let turn = asked.await.expect("no panic").expect("its turn");
+        (connection, turn, client)
+    }
+
     #[actix_web::test]
     async fn the_handler_sends_behind_the_head_and_the_library_behind_that() {
         let (mut connection, mut client) = opened().await;
@@ -311,12 +311,8 @@ mod tests {
 
     #[actix_web::test]
     async fn a_turn_that_ends_early_ends_the_connection() {
-        let (mut connection, mut client) = opened().await;
-        let asked = asked(&connection.line());
-        tokio::task::yield_now().await;
-        connection.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("written");
-        connection.flush().await.expect("flushed");
-        drop(asked.await.expect("no panic").expect("its turn"));
+        let (mut connection, turn, mut client) = at_its_turn().await;
+        drop(turn);
         let mut all = Vec::new();
         let ended = timeout(Duration::from_secs(10), client.read_to_end(&mut all)).await;
         assert_eq!(ended.expect("in time").expect("no error"), 19);
@@ -325,12 +321,7 @@ mod tests {
 
     #[actix_web::test]
     async fn whoever_waits_for_room_is_woken_by_the_client() {
-        let (mut connection, mut client) = opened().await;
-        let asked = asked(&connection.line());
-        tokio::task::yield_now().await;
-        connection.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("written");
-        connection.flush().await.expect("flushed");
-        let turn = asked.await.expect("no panic").expect("its turn");
+        let (_connection, turn, mut client) = at_its_turn().await;
         let stream = turn.stream();
         // As another thread does: the runtime does not see that there is no room.
         while rustix::net::send(&stream, &[0; 1 << 16], rustix::net::SendFlags::DONTWAIT).is_ok() {}

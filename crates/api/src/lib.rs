@@ -19,6 +19,7 @@ mod front;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handlers;
+mod held;
 pub mod jobs_command;
 mod odata;
 mod open_files;

@@ -3,17 +3,16 @@
 //! The server library waits for a client for ever: a task beside the answer looks how much of it is taken, and ends the
 //! connection when that is too little.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::CONTENT_LENGTH;
-use actix_web::web::Bytes;
 use model::limits;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::connection::Line;
+use crate::held;
 
 /// Ends the connection when, over a `window`, less than [`limits::DOWNLOAD_RATE`] of the answer was taken, or nothing of a
 /// stream of events. Short answers are not watched.
@@ -27,8 +26,8 @@ pub(crate) fn watch(response: HttpResponse, line: Option<Line>, window: Duration
         BodySize::Stream => (limits::EVENTS_TAKEN, 1),
         BodySize::Sized(_) | BodySize::None => return response,
     };
-    let watching = Watching(actix_web::rt::spawn(end_when_slow(line, window, least)));
-    response.map_body(|_, body| Watched { body, _watching: watching }.boxed())
+    let watching = actix_web::rt::spawn(end_when_slow(line, window, least));
+    held::until_sent(response, AbortOnDropHandle::new(watching))
 }
 
 /// A file that the kernel sends is a stream to the server library; its head says how long it is.
@@ -49,31 +48,5 @@ async fn end_when_slow(line: Line, window: Duration, least: u64) {
             return;
         }
         before = now;
-    }
-}
-
-/// The task ends with the body.
-struct Watching(actix_web::rt::task::JoinHandle<()>);
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-struct Watched {
-    body: BoxBody,
-    _watching: Watching,
-}
-
-impl MessageBody for Watched {
-    type Error = <BoxBody as MessageBody>::Error;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
-    }
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(context)
     }
 }

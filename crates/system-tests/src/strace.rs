@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::judge::skipped;
 use crate::process::Process;
+use crate::system::within;
 
 const PROGRAM: &str = "/usr/bin/strace";
 
@@ -52,11 +53,8 @@ impl Tampering {
         }
         let pid = victim.id().to_string();
         let child = Command::new(&words[0]).args(&words[1..]).args(["-p", &pid]).spawn().expect("strace is here");
-        let (tampering, begun) = (Self(child), Instant::now());
-        while !is_traced(victim.id()) {
-            assert!(begun.elapsed() < Duration::from_secs(10), "strace does not attach");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let tampering = Self(child);
+        assert!(within(Duration::from_secs(10), || is_traced(victim.id())), "strace does not attach");
         tampering
     }
 }

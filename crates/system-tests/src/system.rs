@@ -345,13 +345,18 @@ impl System {
         self.request("PUT", &format!("/{cell}/__snapshot/{file}"), headers, Some(body))
     }
 
-    /// Names of the files in the snapshot area, part files included.
-    pub fn stored(&self) -> Vec<String> {
-        let names = |directory: &Path| {
+    /// The files in the snapshot area, part files included.
+    pub fn stored_files(&self) -> Vec<PathBuf> {
+        let paths = |directory: &Path| {
             let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
             entries.map(|e| e.path()).collect::<Vec<_>>()
         };
-        let files = names(&self.area()).into_iter().flat_map(|directory| names(&directory));
+        paths(&self.area()).into_iter().flat_map(|job| paths(&job)).collect()
+    }
+
+    /// Their names.
+    pub fn stored(&self) -> Vec<String> {
+        let files = self.stored_files().into_iter();
         files.map(|f| f.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect()
     }
 
@@ -446,6 +451,18 @@ impl System {
     pub fn eventually(&self, what: &str, condition: impl FnMut() -> bool) {
         eventually(what, condition);
     }
+}
+
+/// Waits for something for so long, and says whether it came.
+pub fn within(longest: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + longest;
+    while !condition() {
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
 }
 
 /// Waits for a condition, for a bounded time.

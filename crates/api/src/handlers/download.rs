@@ -49,11 +49,11 @@ pub(crate) async fn get(state: &State, file: &SnapshotFile, request: &Incoming) 
             let error = ApiError::from(ErrorCode::RangeNotSatisfiable);
             Err(error.header(CONTENT_RANGE, &format!("bytes */{}", file.size)))
         }
-        Wanted::Whole => one(state, file, 0..file.size, headers(StatusCode::OK, file), &request.line).await,
+        Wanted::Whole => one(state, file, 0..file.size, headers(StatusCode::OK, file), request.line.as_ref()).await,
         Wanted::One(range) => {
             let mut response = headers(StatusCode::PARTIAL_CONTENT, file);
             response.insert_header((CONTENT_RANGE, content_range(&range, file.size)));
-            one(state, file, range, response, &request.line).await
+            one(state, file, range, response, request.line.as_ref()).await
         }
         Wanted::Several(ranges) => several(&state.area, file, ranges).await,
     }
@@ -136,7 +136,7 @@ async fn one(
     file: &SnapshotFile,
     range: Range<u64>,
     mut response: HttpResponseBuilder,
-    line: &Option<Line>,
+    line: Option<&Line>,
 ) -> Result<HttpResponse, ApiError> {
     let size = range.end - range.start;
     if let (Content::Blob(key), Some(line)) = (&file.content, line)

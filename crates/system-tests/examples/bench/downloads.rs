@@ -29,17 +29,9 @@ pub(crate) fn against_nginx(bench: &mut Bench, report: &mut Report) {
     let whole = |address, request: String| move || take(address, std::slice::from_ref(&request), length);
     let sides: [Side<'_>; 2] =
         [("api", Box::new(whole(api, ours("")))), ("nginx", Box::new(whole(nginx.address, theirs(""))))];
-    let [mine, other] = in_turns(rounds, sides).map(|t| t.median());
+    let times = in_turns(rounds, sides).map(|t| t.median());
     let rate = |seconds: f64| format!("{} ({:.0} MB/s)", s(seconds), length as f64 / seconds / 1e6);
-    report.add(Line {
-        row: "B11",
-        work: format!("download of {}", mb(length)),
-        ours: rate(mine),
-        other: format!("nginx: {}", rate(other)),
-        ratio: format!("{:.2} × its rate", other / mine),
-        goal: "≥ 0.8 ×",
-        met: Some(other / mine >= 0.8),
-    });
+    report.add(line(format!("download of {}", mb(length)), times, rate));
     for (range, count) in RANGES.into_iter().zip(bench.sizes.ranges) {
         let mut random = fastrand::Rng::with_seed(5);
         let starts: Vec<_> = (0..count).map(|_| random.u64(..length - range)).collect();
@@ -50,22 +42,26 @@ pub(crate) fn against_nginx(bench: &mut Bench, report: &mut Report) {
         let (mine, other) = (requests(&ours), requests(&theirs));
         let sides: [Side<'_>; 2] =
             [("api", Box::new(|| take(api, &mine, range))), ("nginx", Box::new(|| take(nginx.address, &other, range)))];
-        let [mine, other] = in_turns(rounds, sides).map(|t| t.median());
+        let times = in_turns(rounds, sides).map(|t| t.median());
         let rate = |seconds: f64| {
             let bytes = (count as u64 * range) as f64;
             format!("{:.0}/s ({:.0} MB/s)", count as f64 / seconds, bytes / seconds / 1e6)
         };
-        report.add(Line {
-            row: "B11",
-            work: format!("{count} ranges of {} MiB of it, one connection", range >> 20),
-            ours: rate(mine),
-            other: format!("nginx: {}", rate(other)),
-            ratio: format!("{:.2} × its rate", other / mine),
-            goal: "≥ 0.8 ×",
-            met: Some(other / mine >= 0.8),
-        });
+        report.add(line(format!("{count} ranges of {} MiB of it, one connection", range >> 20), times, rate));
     }
     bench.remove(&cell, &export);
+}
+
+fn line(work: String, [mine, other]: [f64; 2], rate: impl Fn(f64) -> String) -> Line {
+    Line {
+        row: "B11",
+        work,
+        ours: rate(mine),
+        other: format!("nginx: {}", rate(other)),
+        ratio: format!("{:.2} × its rate", other / mine),
+        goal: "≥ 0.8 ×",
+        met: Some(other / mine >= 0.8),
+    }
 }
 
 /// Sends requests over one connection, each after the last answer's end; returns how long that took, in seconds.

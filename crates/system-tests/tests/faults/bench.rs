@@ -1,7 +1,7 @@
 //! What the rows have in common: an installation under observation, with its history.
 
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use system_tests::history::{Client, History, Told};
 use system_tests::http;
@@ -176,18 +176,6 @@ pub(crate) fn on(servers: &Servers) -> Options {
 
 pub(crate) fn cell(number: usize) -> String {
     format!("c{number}")
-}
-
-/// Waits for something for so long, and says whether it came.
-pub(crate) fn within(longest: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let until = Instant::now() + longest;
-    while !condition() {
-        if Instant::now() > until {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    true
 }
 
 /// Without them all tests would pass, having tested nothing.

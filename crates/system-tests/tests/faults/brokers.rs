@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use system_tests::broker::Broker;
 use system_tests::oracle::{self, Expected};
 use system_tests::proxy::Proxy;
-use system_tests::system::System;
+use system_tests::system::{System, within};
 use uuid::Uuid;
 
-use crate::bench::{Bench, broker, cell, in_full, on, within};
+use crate::bench::{Bench, broker, cell, in_full, on};
 
 /// Accepts exports of these cells, and does not wait for the broker: whoever did would wait for five seconds.
 fn accepted_at_once(bench: &Bench, cells: std::ops::Range<usize>, name: &str) {

@@ -7,8 +7,9 @@ use system_tests::judge::skipped;
 use system_tests::ledger;
 use system_tests::oracle::Expected;
 use system_tests::process::{self, Process};
+use system_tests::system::within;
 
-use crate::bench::{Bench, cell, within};
+use crate::bench::{Bench, cell};
 use crate::buckets::BUCKET;
 
 /// Where a worker can die while it exports, in order.

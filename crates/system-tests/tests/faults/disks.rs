@@ -12,9 +12,8 @@ use crate::bench::{Bench, cell};
 
 /// The part files in the snapshot area.
 fn parts(bench: &Bench) -> Vec<PathBuf> {
-    let jobs = std::fs::read_dir(bench.system.area()).into_iter().flatten().flatten();
-    let files = jobs.flat_map(|job| std::fs::read_dir(job.path()).into_iter().flatten().flatten());
-    files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "part")).collect()
+    let files = bench.system.stored_files().into_iter();
+    files.filter(|path| path.extension().is_some_and(|e| e == "part")).collect()
 }
 
 /// The stored contents of a file of a cell.

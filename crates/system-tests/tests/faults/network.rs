@@ -11,9 +11,9 @@ use system_tests::history::Told;
 use system_tests::oracle::Expected;
 use system_tests::proxy::Proxy;
 use system_tests::stop::Stop;
-use system_tests::system::{Options, System};
+use system_tests::system::{Options, System, within};
 
-use crate::bench::{Bench, cell, within};
+use crate::bench::{Bench, cell};
 
 fn idle_in_transaction(bench: &Bench) -> String {
     bench.system.value(

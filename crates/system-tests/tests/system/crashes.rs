@@ -5,17 +5,8 @@ use std::time::{Duration, Instant};
 use system_tests::judge::{self, skipped};
 use system_tests::system::{System, eventually};
 
-/// Names of the files in the snapshot area, finished and unfinished.
-fn area(system: &System) -> Vec<String> {
-    let jobs = std::fs::read_dir(system.area()).into_iter().flatten().flatten();
-    let files = jobs.flat_map(|job| std::fs::read_dir(job.path()).into_iter().flatten().flatten());
-    files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
-}
-
 fn writing(system: &System) -> bool {
-    let jobs = std::fs::read_dir(system.area()).into_iter().flatten().flatten();
-    let files = jobs.flat_map(|job| std::fs::read_dir(job.path()).into_iter().flatten().flatten());
-    files.filter_map(|f| f.metadata().ok()).any(|m| m.len() > 100_000)
+    system.stored_files().iter().filter_map(|f| f.metadata().ok()).any(|m| m.len() > 100_000)
 }
 
 /// A cell that takes a while.
@@ -32,8 +23,8 @@ fn when_a_worker_is_killed_another_finishes_its_job() {
     eventually("the victim writes", || writing(&system));
     victim.signal("KILL");
     victim.wait(Duration::from_secs(5));
-    assert_eq!(area(&system).len(), 1, "a part file lies there");
-    assert!(area(&system)[0].ends_with(".part"));
+    assert_eq!(system.stored().len(), 1, "a part file lies there");
+    assert!(system.stored()[0].ends_with(".part"));
 
     let _heir = system.worker();
     let until = Instant::now() + Duration::from_secs(60);

@@ -169,8 +169,7 @@ fn what_cannot_be_read_to_its_end_ends_the_connection() {
     // They take nothing of the file, and a few mebibytes are on their way.
     let mut conversations: Vec<_> = (0..3).map(|_| Conversation::with(&system)).collect();
     conversations.iter_mut().for_each(begin);
-    let jobs = std::fs::read_dir(system.area()).unwrap().map(|job| job.unwrap().path());
-    let files: Vec<_> = jobs.flat_map(|job| std::fs::read_dir(job).unwrap()).map(|file| file.unwrap().path()).collect();
+    let files = system.stored_files();
     let [file] = &files[..] else { panic!("{files:?}") };
     OpenOptions::new().write(true).open(file).unwrap().set_len(1000).unwrap();
     for conversation in conversations {
