@@ -308,7 +308,8 @@ fn row_12_wrong_messages_have_no_effect() {
             bench.system.block_on(broker.publish(body));
         }
     }
-    for _ in 0..if in_full() { 50 } else { 3 } {
+    let large = if in_full() { 50 } else { 3 };
+    for _ in 0..large {
         bench.system.block_on(broker.publish(&vec![b'x'; 10 << 20]));
     }
     bench.system.eventually("all end", || bench.active() == 0);
@@ -316,8 +317,10 @@ fn row_12_wrong_messages_have_no_effect() {
     let verdict = bench.judge(&Expected::default());
     assert_eq!((verdict.zips, verdict.retried), (5, 0));
     assert_eq!(bench.system.value("SELECT max(attempt) FROM job"), "1");
-    let rejected: usize = bench.logs().map(|log| log.matches("is no doorbell").count()).sum();
-    assert!(rejected >= 303, "{rejected}");
+    // An empty queue has handed out its last message: who got it may not have looked at it yet.
+    let rejected = || bench.logs().map(|log| log.matches("is no doorbell").count()).sum::<usize>();
+    let all = 50 * wrong.len() + large;
+    bench.system.eventually("each wrong message is told", || rejected() >= all);
 }
 
 #[test]

@@ -187,6 +187,7 @@ fn without_a_collector_the_trace_is_passed_on_all_the_same() {
     system.wait_ready("cell1");
     assert_eq!(system.value("SELECT traceparent FROM job"), traceparent());
     let accepted = lines(&system.api().log()).into_iter().find(|line| line["message"] == "export accepted").unwrap();
+    system.eventually("it is told", || worker.log().contains("job ends"));
     let ends = lines(&worker.log()).into_iter().find(|line| line["message"] == "job ends").unwrap();
     assert_eq!((&accepted["span"]["trace.id"], &ends["span"]["trace.id"]), (&TRACE.into(), &TRACE.into()));
     system.export("cell1", "two");
