@@ -14,7 +14,7 @@ use model::store::jobs::{
     self, AcceptError, Admission, Beat, Cancelling, Claim, Fence, FinishedBlob, NewJob, Requeued,
 };
 use model::store::snapshots::{self, Content};
-use model::store::{MIGRATOR, StoreError};
+use model::store::{self, MIGRATOR, StoreError};
 use model::trace_context::TraceContext;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -558,4 +558,19 @@ async fn a_cell_holds_a_bounded_number_of_snapshots(pool: PgPool) {
     execute(&pool, fill, Uuid::nil()).await.expect("filled");
     assert!(matches!(accept(&pool, "one-more").await, Err(AcceptError::TooMany)));
     accept(&pool, "s7").await.expect("an old error gives way, the count stays");
+}
+
+#[tokio::test]
+async fn no_session_has_its_statements_compiled() {
+    let url = std::env::var("DATABASE_URL").expect("the tests' database").into();
+    let pool = store::pool(&url, "test", 1).expect("a pool");
+    let mut sessions = [
+        store::connect(&url, "test").await.expect("a connection"),
+        store::connect_for_copy(&url, "test").await.expect("a connection"),
+        pool.acquire().await.expect("a connection").leak(),
+    ];
+    for session in &mut sessions {
+        let compiled: String = sqlx::query_scalar("SHOW jit").fetch_one(session).await.expect("a setting");
+        assert_eq!(compiled, "off");
+    }
 }

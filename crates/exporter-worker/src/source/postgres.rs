@@ -65,8 +65,6 @@ impl CellSource for PostgresSource {
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
             // The order is that of an index; sorting instead would spool the whole cell to the database's disk.
             connection.execute("SET LOCAL enable_sort = off").await?;
-            // What is saved by compiling plans that send rows as they are is less than what it costs.
-            connection.execute("SET LOCAL jit = off").await?;
             // Whatever the statements say, this role sees one cell: the one that is set (migrations/0006_roles.sql).
             connection.execute("SET LOCAL ROLE cellexport_reader").await?;
             let set = "SELECT set_config('cellexport.cell', $1, true)";

@@ -90,9 +90,8 @@ impl StoreError {
 /// Statements are planned once for a connection, often while nothing waits and tables are small. Reading a whole table, or
 /// any index of active jobs and a sort, then looks as good as the index that is meant; once thousands of jobs wait every
 /// statement would read them all. So the index that finds the rows, or has the order, is always used: there is one for
-/// whatever is looked for among many rows. Where there is none the plan is as before, but of enormous cost, for which
-/// PostgreSQL would compile it.
-const PLANS: &str = "SET enable_seqscan = off; SET enable_sort = off; SET jit = off";
+/// whatever is looked for among many rows. Where there is none the plan is as before, but of enormous cost.
+const PLANS: &str = "SET enable_seqscan = off; SET enable_sort = off";
 
 fn options(url: &SecretString, name: &str) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
@@ -102,9 +101,10 @@ fn options(url: &SecretString, name: &str) -> Result<PgConnectOptions, sqlx::Err
 
 fn session(statement: Duration, idle: Duration) -> String {
     format!(
-        // A ROLLBACK outside a transaction is no news (see `pool`).
+        // A ROLLBACK outside a transaction is no news (see `pool`). Statements find a few rows or pass many on as they are:
+        // to compile one, as PostgreSQL does when it takes it for expensive, costs more than it saves.
         "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
-         SET client_min_messages = error",
+         SET client_min_messages = error; SET jit = off",
         statement.as_millis(),
         limits::LOCK_TIMEOUT.as_millis(),
         idle.as_millis()
