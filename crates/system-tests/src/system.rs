@@ -460,18 +460,14 @@ pub fn within(longest: Duration, mut condition: impl FnMut() -> bool) -> bool {
         if Instant::now() > until {
             return false;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(30));
     }
     true
 }
 
 /// Waits for a condition, for a bounded time.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(240);
-    while !condition() {
-        assert!(Instant::now() < until, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(30));
-    }
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    assert!(within(Duration::from_secs(240), condition), "waited in vain until {what}");
 }
 
 impl System {

@@ -47,6 +47,13 @@ fn lines(log: &str) -> Vec<Value> {
     log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
 }
 
+/// Waits until a service has said something, and returns that line of its log.
+fn said(service: &Process, message: &str) -> Value {
+    let line = || lines(&service.log()).into_iter().find(|line| line["message"] == message);
+    eventually(message, || line().is_some());
+    line().unwrap()
+}
+
 fn is_failure(line: &Value) -> bool {
     matches!(line["level"].as_str(), Some("WARN" | "ERROR"))
 }
@@ -103,7 +110,7 @@ fn a_trace_goes_through_the_request_the_row_the_message_and_the_attempt() {
         let phase = spans_called(&collector, phase, 1).remove(0);
         assert_eq!((&phase.trace, &phase.parent, phase.error), (&attempt.trace, &attempt.id, None), "{}", phase.name);
     }
-    let ends = lines(&worker.log()).into_iter().find(|line| line["message"] == "job ends").unwrap();
+    let ends = said(&worker, "job ends");
     assert_eq!(ends["span"]["trace.id"], TRACE, "log and trace can be joined");
 
     for (head, body) in collector.sent() {
@@ -186,9 +193,8 @@ fn without_a_collector_the_trace_is_passed_on_all_the_same() {
     assert_eq!(post(&system, "one", &[("traceparent", &traceparent())]), 202);
     system.wait_ready("cell1");
     assert_eq!(system.value("SELECT traceparent FROM job"), traceparent());
-    let accepted = lines(&system.api().log()).into_iter().find(|line| line["message"] == "export accepted").unwrap();
-    system.eventually("it is told", || worker.log().contains("job ends"));
-    let ends = lines(&worker.log()).into_iter().find(|line| line["message"] == "job ends").unwrap();
+    let accepted = said(system.api(), "export accepted");
+    let ends = said(&worker, "job ends");
     assert_eq!((&accepted["span"]["trace.id"], &ends["span"]["trace.id"]), (&TRACE.into(), &TRACE.into()));
     system.export("cell1", "two");
     assert_eq!(system.value("SELECT traceparent FROM job WHERE name = 'two'"), "", "nobody traces it");
